@@ -1,0 +1,198 @@
+//! Delegates, their tags, and the selectors that choose among them.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Millis, Name, Scope, Text,
+    ids::{BootId, DelegateId, TokenId},
+};
+
+/// Gives an enum with `ALL` and `as_str` its `Display` and `FromStr`.
+macro_rules! words {
+    ($name:ident) => {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::delegate::WordError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::ALL.into_iter().find(|word| word.as_str() == text).ok_or($crate::delegate::WordError)
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+/// A word that is not in the closed list it should come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not one of the known words")]
+pub struct WordError;
+
+/// Whether the Manager lets a delegate key work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DelegateStatus {
+    /// May connect and work.
+    Allowed,
+    /// Stopped by a person; its key is refused.
+    Stopped,
+    /// Two processes used its key at once; both are refused until a person has looked.
+    Quarantined,
+}
+
+impl DelegateStatus {
+    /// Every status.
+    pub const ALL: [Self; 3] = [Self::Allowed, Self::Stopped, Self::Quarantined];
+
+    /// The word in rows and documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Stopped => "stopped",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+words!(DelegateStatus);
+
+/// How well a delegate keeps its tasks away from its own credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// Tasks run as another user: the guarantee.
+    User,
+    /// Tasks are confined by Landlock: best effort.
+    Landlock,
+    /// Tasks run as the delegate's own user; treat a task as holding the token.
+    None,
+}
+
+impl Isolation {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::User, Self::Landlock, Self::None];
+
+    /// The word in rows and documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Landlock => "landlock",
+            Self::None => "none",
+        }
+    }
+}
+
+words!(Isolation);
+
+/// A delegate as the Manager knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delegate {
+    /// Identity within the Manager.
+    pub id: DelegateId,
+    /// The scope of the token it joined with.
+    pub scope: Scope,
+    /// Its static X25519 public key: the identity itself.
+    pub public_key: [u8; 32],
+    /// The token it last proved.
+    pub token: TokenId,
+    /// `DELEGATE_NAME`: delegates that share it are replicas of one group.
+    pub name: Name,
+    /// The machine it runs on.
+    pub host: Name,
+    /// Claimed tags; routing, not security.
+    pub tags: Vec<Name>,
+    /// Free text.
+    pub description: Text,
+    /// Version of its program.
+    pub version: String,
+    /// How well it isolates tasks.
+    pub isolation: Isolation,
+    /// How many tasks it runs at once.
+    pub capacity: u32,
+    /// Whether its key may work.
+    pub status: DelegateStatus,
+    /// The process start the Manager counts as the real one.
+    pub boot: BootId,
+    /// The newest session counter of that start.
+    pub counter: u64,
+    /// Starts that were superseded, newest last; one that comes back is a clone.
+    pub former_boots: Vec<BootId>,
+    /// First connection.
+    pub first_seen: Millis,
+    /// Last answered heartbeat that reached the store.
+    pub last_seen: Millis,
+    /// Address of the last connection.
+    pub address: String,
+}
+
+/// The former starts that are remembered for telling a clone from a restart.
+pub const FORMER_BOOTS_MAX: usize = 16;
+/// Tags on one delegate.
+pub const TAGS_MAX: usize = 64;
+/// Selectors on one task.
+pub const SELECTORS_MAX: usize = 16;
+
+/// One condition on the delegate that runs a task; all of a task's selectors must match.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Selector {
+    /// A tag that the delegate claims, its name or its host.
+    Claimed(Name),
+    /// `pinned:<tag>`: a tag fixed by the delegate's token.
+    Pinned(Name),
+}
+
+impl Selector {
+    /// Whether a delegate with these properties fulfils the condition.
+    pub fn matches(&self, name: &Name, host: &Name, claimed: &[Name], pinned: &[Name]) -> bool {
+        match self {
+            Self::Claimed(tag) => tag == name || tag == host || claimed.contains(tag) || pinned.contains(tag),
+            Self::Pinned(tag) => pinned.contains(tag),
+        }
+    }
+}
+
+impl FromStr for Selector {
+    type Err = crate::name::NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("pinned:") {
+            Some(tag) => tag.parse().map(Self::Pinned),
+            None => text.parse().map(Self::Claimed),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Claimed(tag) => write!(f, "{tag}"),
+            Self::Pinned(tag) => write!(f, "pinned:{tag}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claimed_tag_never_satisfies_a_pinned_selector() {
+        let name = |text: &str| text.parse::<Name>().expect("a name");
+        let matches = |selector: &str, claimed: &[Name], pinned: &[Name]| {
+            let selector: Selector = selector.parse().expect("a selector");
+            selector.matches(&name("web"), &name("host1"), claimed, pinned)
+        };
+        assert!(matches("gpu", &[name("gpu")], &[]));
+        assert!(matches("web", &[], &[]) && matches("host1", &[], &[]));
+        assert!(!matches("pinned:gpu", &[name("gpu")], &[]));
+        assert!(!matches("pinned:web", &[], &[]));
+        assert!(matches("pinned:gpu", &[], &[name("gpu")]));
+        assert!(matches("gpu", &[], &[name("gpu")]));
+    }
+}

@@ -1,0 +1,22 @@
+//! The nouns of Legation and the rules that hold for them everywhere.
+//!
+//! Nothing here performs input or output, reads a clock or draws entropy: a value is either legal or
+//! refused, and a life-step is either in its table or not. Every other crate imports this one.
+
+mod base62;
+
+pub mod access;
+pub mod clock;
+pub mod delegate;
+pub mod ids;
+pub mod name;
+pub mod receipt;
+pub mod scope;
+pub mod secret;
+pub mod task;
+pub mod token;
+
+pub use clock::{Clock, Entropy, Millis};
+pub use name::{Name, Text};
+pub use scope::Scope;
+pub use secret::Secret;

@@ -1,0 +1,316 @@
+//! The delegate token: its string, its life and its limits.
+
+use std::{fmt, str::FromStr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::{
+    Millis, Name, Scope, Secret, Text, base62,
+    ids::{ID_CHARS, ReceiptId, TokenId},
+    secret::SecretText,
+};
+
+/// What every token starts with, so that a secret scanner and a person recognise it.
+pub const TOKEN_PREFIX: &str = "ldt_";
+/// The exact length of a token string in characters.
+pub const TOKEN_CHARS: usize = 4 + ID_CHARS + 1 + GENERATION_CHARS + KEY_CHARS + 1 + KEY_CHARS + CHECK_CHARS;
+/// A regular expression for secret scanners; every token matches it.
+pub const TOKEN_PATTERN: &str = "ldt_[0-9A-Za-z]{22}_[0-9A-Za-z]{46}_[0-9A-Za-z]{49}";
+/// The highest generation that three digits can name.
+pub const GENERATION_MAX: u32 = 62 * 62 * 62 - 1;
+/// The name of the token that every account is born with.
+pub const DEFAULT_TOKEN: &str = "default_token";
+
+const GENERATION_CHARS: usize = 3;
+const KEY_CHARS: usize = 43;
+const CHECK_CHARS: usize = 6;
+
+/// A whole token, as a delegate's owner holds it: `ldt_<id>_<generation><secret>_<manager key><check>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Public id.
+    pub id: TokenId,
+    /// Which of the token's secrets this is, 1 to [`GENERATION_MAX`].
+    pub generation: u32,
+    /// The secret; it never leaves the process that parsed it.
+    pub secret: Secret<32>,
+    /// The Manager's X25519 public key, which pins the Manager.
+    pub manager_key: [u8; 32],
+}
+
+/// Why a text is not a token. Each message tells its reader what to do; none repeats the text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Empty or white space.
+    #[error("the token is empty: set it to the value shown when the token was issued, starting with {TOKEN_PREFIX:?}")]
+    Empty,
+    /// Some other kind of credential.
+    #[error("not a delegate token: it must start with {TOKEN_PREFIX:?}; an API key or a token id is something else")]
+    Prefix,
+    /// Cut short or too long.
+    #[error(
+        "the token has {found} characters instead of {TOKEN_CHARS}: copy the whole value, without spaces or quotes"
+    )]
+    Length {
+        /// Characters found.
+        found: usize,
+    },
+    /// A character that no token has, or a separator out of place.
+    #[error("the token has a character that cannot be in it: copy it again from where it was shown")]
+    Character,
+    /// All well formed, but not what was issued.
+    #[error("the token is mistyped (its check digits do not match): copy it again from where it was shown")]
+    Check,
+}
+
+impl Token {
+    /// The one spelling of this token.
+    pub fn reveal(&self) -> SecretText {
+        let mut text = String::with_capacity(TOKEN_CHARS);
+        text.push_str(TOKEN_PREFIX);
+        base62::encode(&self.id.0, ID_CHARS, &mut text);
+        text.push('_');
+        base62::encode(&self.generation.to_be_bytes(), GENERATION_CHARS, &mut text);
+        base62::encode(self.secret.expose(), KEY_CHARS, &mut text);
+        text.push('_');
+        base62::encode(&self.manager_key, KEY_CHARS, &mut text);
+        let check = crc32fast::hash(text.as_bytes());
+        base62::encode(&check.to_be_bytes(), CHECK_CHARS, &mut text);
+        SecretText::new(text)
+    }
+}
+
+impl FromStr for Token {
+    type Err = TokenError;
+
+    /// Reads a token, telling a typing error from a token of another kind without asking anyone.
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(TokenError::Empty);
+        }
+        let body = text.strip_prefix(TOKEN_PREFIX).ok_or(TokenError::Prefix)?;
+        if text.len() != TOKEN_CHARS || !text.is_ascii() {
+            return Err(TokenError::Length { found: text.chars().count() });
+        }
+        let (id, body) = body.split_at(ID_CHARS);
+        let (proof, pin) = body.split_at(1 + GENERATION_CHARS + KEY_CHARS);
+        let (Some(proof), Some(pin)) = (proof.strip_prefix('_'), pin.strip_prefix('_')) else {
+            return Err(TokenError::Character);
+        };
+        let (generation, secret) = proof.split_at(GENERATION_CHARS);
+        let (manager_key, check) = pin.split_at(KEY_CHARS);
+        let stated = u32::from_be_bytes(digits(check)?);
+        if stated != crc32fast::hash(&text.as_bytes()[..TOKEN_CHARS - CHECK_CHARS]) {
+            return Err(TokenError::Check);
+        }
+        Ok(Self {
+            id: TokenId(digits(id)?),
+            generation: u32::from_be_bytes(digits(generation)?),
+            secret: Secret::new(*Zeroizing::new(digits(secret)?)),
+            manager_key: digits(manager_key)?,
+        })
+    }
+}
+
+fn digits<const N: usize>(text: &str) -> Result<[u8; N], TokenError> {
+    let mut bytes = [0; N];
+    base62::decode(text, &mut bytes).ok_or(TokenError::Character)?;
+    Ok(bytes)
+}
+
+/// Where a token stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenStatus {
+    /// Created, without a secret yet: nothing can connect.
+    Unissued,
+    /// Accepts delegates.
+    Active,
+    /// Lets known delegates finish until a set time, takes no new ones.
+    Draining,
+    /// Ended; every delegate that uses it is refused and told to stop.
+    Revoked,
+    /// Removed from lists; a tombstone keeps its id from being used again.
+    Deleted,
+}
+
+impl TokenStatus {
+    /// Every status, in the order of life.
+    pub const ALL: [Self; 5] = [Self::Unissued, Self::Active, Self::Draining, Self::Revoked, Self::Deleted];
+
+    /// Whether life may step from this status to `next`. Only forward, and to deleted only from revoked.
+    pub const fn may_become(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Unissued, Self::Active | Self::Revoked)
+                | (Self::Active, Self::Draining | Self::Revoked)
+                | (Self::Draining, Self::Revoked)
+                | (Self::Revoked, Self::Deleted)
+        )
+    }
+
+    /// Whether sessions of such a token may exist at all.
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Active | Self::Draining)
+    }
+
+    /// The word in rows and documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unissued => "unissued",
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Revoked => "revoked",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+crate::delegate::words!(TokenStatus);
+
+/// What an issuer may restrict. Everything empty means no restriction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenLimits {
+    /// From this wall-clock millisecond on the token is revoked by itself.
+    pub expires_at: Option<Millis>,
+    /// How many delegates may be connected or hold a lease at once.
+    pub max_delegates: Option<u32>,
+    /// From where a delegate may connect.
+    pub allowed_cidrs: Vec<IpNet>,
+    /// Which `DELEGATE_NAME`s may be used; a trailing `*` stands for any ending.
+    pub allowed_names: Vec<NamePattern>,
+    /// Tags that the token itself vouches for; only these match `pinned:` selectors.
+    pub pinned_tags: Vec<Name>,
+}
+
+/// A name, or the beginning of names followed by `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamePattern(String);
+
+impl NamePattern {
+    /// Whether the name is covered.
+    pub fn matches(&self, name: &Name) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(start) => name.as_str().starts_with(start),
+            None => name.as_str() == self.0,
+        }
+    }
+
+    /// The spelling.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NamePattern {
+    type Err = crate::name::NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let start = text.strip_suffix('*').unwrap_or(text);
+        if !(text == "*" || start.parse::<Name>().is_ok()) {
+            return Err(crate::name::NameError);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A token as the Manager knows it; nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DelegateToken {
+    /// Public id.
+    pub id: TokenId,
+    /// The one scope it belongs to.
+    pub scope: Scope,
+    /// Unique among the scope's tokens that are not deleted.
+    pub name: Name,
+    /// Free text.
+    pub description: Text,
+    /// Where it stands in its life.
+    pub status: TokenStatus,
+    /// The newest generation, 0 while unissued.
+    pub generation: u32,
+    /// Restrictions.
+    pub limits: TokenLimits,
+    /// When it was created.
+    pub created_at: Millis,
+    /// Who created it, as the audit record names them.
+    pub created_by: String,
+    /// When its first secret was made.
+    pub issued_at: Option<Millis>,
+    /// When it was revoked.
+    pub revoked_at: Option<Millis>,
+    /// Why it was revoked.
+    pub revoked_reason: Option<String>,
+    /// The record of its revocation.
+    pub receipt: Option<ReceiptId>,
+    /// The last time a delegate proved it, to within a minute.
+    pub last_used_at: Option<Millis>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        Token { id: TokenId([7; 16]), generation: 1, secret: Secret::new([0xff; 32]), manager_key: [9; 32] }
+    }
+
+    #[test]
+    fn a_token_is_one_word_of_fixed_length_and_comes_back() {
+        let text = token().reveal();
+        assert_eq!(text.expose().len(), TOKEN_CHARS);
+        assert!(text.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
+        assert_eq!(text.expose().parse(), Ok(token()));
+        assert_eq!(format!(" {}\n", text.expose()).parse(), Ok(token()));
+    }
+
+    #[test]
+    fn every_single_typing_error_is_found_without_asking_the_manager() {
+        let text = token().reveal().expose().to_owned();
+        for at in 0..text.len() {
+            for wrong in ["0", "z", "_", "-", "é"] {
+                let mut typed = text.clone();
+                typed.replace_range(at..=at, wrong);
+                assert!(typed == text || typed.parse::<Token>().is_err(), "{at} {wrong}");
+            }
+            assert!(text[..at].parse::<Token>().is_err());
+        }
+    }
+
+    #[test]
+    fn errors_name_the_fix_and_never_the_token() {
+        let text = token().reveal().expose().to_owned();
+        let short = text[..50].parse::<Token>().expect_err("cut short").to_string();
+        assert!(short.contains("50 characters") && !short.contains(&text[10..40]));
+        assert_eq!("lak_abc".parse::<Token>(), Err(TokenError::Prefix));
+        assert!(!format!("{:?}", token()).contains("255"));
+    }
+
+    #[test]
+    fn life_only_moves_forward() {
+        for from in TokenStatus::ALL {
+            for to in TokenStatus::ALL {
+                assert!(!from.may_become(to) || from < to, "{from:?} to {to:?}");
+                let deletes = to == TokenStatus::Deleted && from.may_become(to);
+                assert_eq!(deletes, to == TokenStatus::Deleted && from == TokenStatus::Revoked);
+            }
+        }
+    }
+
+    #[test]
+    fn name_patterns_cover_what_they_say() {
+        let name: Name = "build-7".parse().expect("a name");
+        let covers = |pattern: &str| pattern.parse::<NamePattern>().is_ok_and(|pattern| pattern.matches(&name));
+        assert!(covers("build-7") && covers("build-*") && covers("*"));
+        assert!(!covers("build-") && !covers("build-77") && !covers("b*7"));
+    }
+}
