@@ -1,0 +1,3 @@
+//! The protocol from outside, both ends in one process.
+
+mod messages;
