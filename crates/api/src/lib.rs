@@ -1,1 +1,27 @@
-//! placeholder
+//! The REST contract: what travels between the Manager and everyone who talks to it over HTTP.
+//!
+//! One file per noun holds its requests, its answers and its query, so that server and client cannot drift
+//! apart. Requests refuse unknown fields; answers ignore them, so that an older client reads a newer Manager.
+//! Times are integers, milliseconds since 1970, in fields named `*_at`; lengths of time are fields named
+//! `*_ms`. A request's rules that a type cannot express are its
+//! `check` method; the Manager calls it, and a client may.
+
+pub mod accounts;
+pub mod delegates;
+pub mod health;
+pub mod json;
+pub mod output;
+pub mod page;
+pub mod problem;
+pub mod receipts;
+pub mod routes;
+pub mod task_rules;
+pub mod tasks;
+pub mod tokens;
+pub mod whoami;
+
+mod schema;
+mod spelled;
+
+pub use page::List;
+pub use problem::{Code, Problem};

@@ -1,0 +1,85 @@
+//! Where everything is: one constant per path, shared by the Manager's route table, the client and OpenAPI.
+
+/// Answers as long as the process lives; public.
+pub const HEALTHZ: &str = "/healthz";
+/// Answers 200 once the Manager serves, 503 before that and while its store is away; public.
+pub const READYZ: &str = "/readyz";
+/// Metrics in Prometheus' text format.
+pub const METRICS: &str = "/metrics";
+/// Who the caller is.
+pub const WHOAMI: &str = "/api/v1/whoami";
+/// This contract as OpenAPI 3.1; public.
+pub const OPENAPI: &str = "/api/v1/openapi.json";
+/// Where delegates connect; secured by Noise, not by an API key.
+pub const LINK: &str = "/api/v1/link";
+/// All accounts.
+pub const ACCOUNTS: &str = "/api/v1/accounts";
+/// One account.
+pub const ACCOUNT: &str = "/api/v1/accounts/{account}";
+/// All tokens.
+pub const TOKENS: &str = "/api/v1/tokens";
+/// One token.
+pub const TOKEN: &str = "/api/v1/tokens/{token}";
+/// Makes the secret of an unissued token.
+pub const TOKEN_ISSUE: &str = "/api/v1/tokens/{token}/issue";
+/// Revokes a token.
+pub const TOKEN_REVOKE: &str = "/api/v1/tokens/{token}/revoke";
+/// All delegates.
+pub const DELEGATES: &str = "/api/v1/delegates";
+/// One delegate.
+pub const DELEGATE: &str = "/api/v1/delegates/{delegate}";
+/// All tasks.
+pub const TASKS: &str = "/api/v1/tasks";
+/// One task.
+pub const TASK: &str = "/api/v1/tasks/{task}";
+/// Asks for a task to be cancelled.
+pub const TASK_CANCEL: &str = "/api/v1/tasks/{task}/cancel";
+/// A task's output as server-sent events.
+pub const TASK_OUTPUT: &str = "/api/v1/tasks/{task}/output";
+/// All receipts.
+pub const RECEIPTS: &str = "/api/v1/receipts";
+/// One receipt.
+pub const RECEIPT: &str = "/api/v1/receipts/{receipt}";
+
+/// Every path above, for tests that compare it with the route table.
+pub const ALL: [&str; 20] = [
+    HEALTHZ,
+    READYZ,
+    METRICS,
+    WHOAMI,
+    OPENAPI,
+    LINK,
+    ACCOUNTS,
+    ACCOUNT,
+    TOKENS,
+    TOKEN,
+    TOKEN_ISSUE,
+    TOKEN_REVOKE,
+    DELEGATES,
+    DELEGATE,
+    TASKS,
+    TASK,
+    TASK_CANCEL,
+    TASK_OUTPUT,
+    RECEIPTS,
+    RECEIPT,
+];
+
+/// The path with its one placeholder replaced. Ids and identifiers need no percent-encoding.
+pub fn fill(route: &str, value: &impl std::fmt::Display) -> String {
+    match (route.find('{'), route.find('}')) {
+        (Some(open), Some(close)) => format!("{}{value}{}", &route[..open], &route[close + 1..]),
+        _ => route.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placeholder_is_replaced_and_the_rest_kept() {
+        assert_eq!(fill(TOKEN_REVOKE, &"x"), "/api/v1/tokens/x/revoke");
+        assert_eq!(fill(TOKENS, &"x"), TOKENS);
+    }
+}

@@ -1,0 +1,32 @@
+//! OpenAPI schemas of the model's closed word lists, built from the lists themselves.
+
+use legation_model::{
+    access::Role,
+    delegate::{DelegateStatus, Isolation},
+    receipt::Cause,
+    task::{TaskKind, TaskState},
+    token::TokenStatus,
+};
+use utoipa::openapi::{Object, ObjectBuilder, schema::Type};
+
+macro_rules! words {
+    ($($function:ident = $words:ty;)*) => {$(
+        pub(crate) fn $function() -> Object {
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .enum_values(Some(<$words>::ALL.map(<$words>::as_str)))
+                .build()
+        }
+    )*};
+}
+
+words! {
+    role = Role;
+    delegate_status = DelegateStatus;
+    isolation = Isolation;
+    cause = Cause;
+    task_kind = TaskKind;
+    task_state = TaskState;
+    token_status = TokenStatus;
+    code = crate::Code;
+}
