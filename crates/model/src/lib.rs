@@ -6,6 +6,7 @@
 mod base62;
 
 pub mod access;
+pub mod api_key;
 pub mod clock;
 pub mod delegate;
 pub mod ids;

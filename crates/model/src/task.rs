@@ -130,6 +130,8 @@ pub struct Task {
     pub output_limit: u64,
     /// Further attempts allowed; only for work that declared itself idempotent.
     pub retries_left: u32,
+    /// A person asked it to end; its delegate is told, also after a reconnect.
+    pub cancel_requested: bool,
     /// Who submitted it.
     pub created_by: String,
     /// When it was submitted.
