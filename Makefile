@@ -1,0 +1,26 @@
+# Every task of the house is one word. `make help` lists them.
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test release-check fmt ci
+
+help: ## lists what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## builds Legation and starts a Manager, one Delegate and a first task on this machine
+	@scripts/need.sh cc:build-essential
+	cargo build --workspace --bins
+	$(TARGET)/debug/legation up
+
+test: ## runs every test, on SQLite and on PostgreSQL, installing what is missing
+	@scripts/test.sh
+
+release-check: ## builds release binaries and holds their size and memory against the budgets
+	@scripts/release-check.sh
+
+fmt: ## formats the code
+	cargo fmt --all
+
+ci: ## does what continuous integration does
+	@.ci/run
