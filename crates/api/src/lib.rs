@@ -3,10 +3,11 @@
 //! One file per noun holds its requests, its answers and its query, so that server and client cannot drift
 //! apart. Requests refuse unknown fields; answers ignore them, so that an older client reads a newer Manager.
 //! Times are integers, milliseconds since 1970, in fields named `*_at`; lengths of time are fields named
-//! `*_ms`. A request's rules that a type cannot express are its
+//! `*_ms`. Nothing here opens a socket except [`client`]. A request's rules that a type cannot express are its
 //! `check` method; the Manager calls it, and a client may.
 
 pub mod accounts;
+pub mod client;
 pub mod delegates;
 pub mod health;
 pub mod json;

@@ -6,7 +6,7 @@
 //! as `Last-Event-ID` and misses and repeats nothing. If a new attempt has begun meanwhile, its output comes
 //! from the beginning. Comments (`:`) keep idle connections open.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use legation_model::ids::AttemptId;
@@ -19,6 +19,9 @@ pub const EVENT_OUTPUT: &str = "output";
 pub const EVENT_END: &str = "end";
 /// The request header that resumes a stream.
 pub const LAST_EVENT_ID: &str = "last-event-id";
+
+/// How often the Manager sends a comment on an idle stream, so that proxies and clients see that it lives.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// One chunk of output: exactly one of `text` and `base64` is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

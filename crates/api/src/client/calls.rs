@@ -1,0 +1,152 @@
+//! The routes as methods. Every one may fail as [`ClientError`] tells.
+
+use legation_model::{
+    Scope,
+    ids::{DelegateId, ReceiptId, TaskId, TokenId},
+};
+use serde::Serialize;
+
+use super::{Client, ClientError, OutputStream};
+use crate::{
+    List,
+    accounts::{Account, AccountsQuery, CreateAccount},
+    delegates::{Delegate, DelegatesQuery},
+    health::Health,
+    output::OutputQuery,
+    page::DryRun,
+    receipts::{Receipt, ReceiptsQuery},
+    routes::{self, fill},
+    tasks::{CancelledTask, SubmitTask, Task, TasksQuery},
+    tokens::{CreateToken, DeletedToken, IssuePreview, IssuedToken, RevokePreview, RevokeToken, Token, TokensQuery},
+    whoami::Whoami,
+};
+
+const FOR_REAL: DryRun = DryRun { dry_run: false };
+const DRY_RUN: DryRun = DryRun { dry_run: true };
+
+/// A request without a query or a body.
+#[derive(Serialize)]
+struct Nothing {}
+
+#[expect(clippy::missing_errors_doc, reason = "every method fails as the module's one error type tells")]
+impl Client {
+    /// Whether the Manager serves.
+    pub async fn ready(&self) -> Result<Health, ClientError> {
+        self.get(routes::READYZ, &Nothing {}).await
+    }
+
+    /// Who this client is to the Manager.
+    pub async fn whoami(&self) -> Result<Whoami, ClientError> {
+        self.get(routes::WHOAMI, &Nothing {}).await
+    }
+
+    /// A page of accounts.
+    pub async fn accounts(&self, query: &AccountsQuery) -> Result<List<Account>, ClientError> {
+        self.get(routes::ACCOUNTS, query).await
+    }
+
+    /// One account.
+    pub async fn account(&self, id: &Scope) -> Result<Account, ClientError> {
+        self.get(&fill(routes::ACCOUNT, id), &Nothing {}).await
+    }
+
+    /// Creates an account.
+    pub async fn create_account(&self, request: &CreateAccount) -> Result<Account, ClientError> {
+        self.post(routes::ACCOUNTS, &Nothing {}, request).await
+    }
+
+    /// A page of tokens.
+    pub async fn tokens(&self, query: &TokensQuery) -> Result<List<Token>, ClientError> {
+        self.get(routes::TOKENS, query).await
+    }
+
+    /// One token.
+    pub async fn token(&self, id: TokenId) -> Result<Token, ClientError> {
+        self.get(&fill(routes::TOKEN, &id), &Nothing {}).await
+    }
+
+    /// Creates a token; the answer has its value, once.
+    pub async fn create_token(&self, request: &CreateToken) -> Result<IssuedToken, ClientError> {
+        self.post(routes::TOKENS, &Nothing {}, request).await
+    }
+
+    /// What issuing would do.
+    pub async fn preview_issue(&self, id: TokenId) -> Result<IssuePreview, ClientError> {
+        self.post(&fill(routes::TOKEN_ISSUE, &id), &DRY_RUN, &Nothing {}).await
+    }
+
+    /// Issues an unissued token; the answer has its value, once.
+    pub async fn issue_token(&self, id: TokenId) -> Result<IssuedToken, ClientError> {
+        self.post(&fill(routes::TOKEN_ISSUE, &id), &FOR_REAL, &Nothing {}).await
+    }
+
+    /// What revoking would do.
+    pub async fn preview_revoke(&self, id: TokenId) -> Result<RevokePreview, ClientError> {
+        self.post(&fill(routes::TOKEN_REVOKE, &id), &DRY_RUN, &RevokeToken::default()).await
+    }
+
+    /// Revokes a token and returns when every live session of it is closed.
+    pub async fn revoke_token(&self, id: TokenId, request: &RevokeToken) -> Result<Receipt, ClientError> {
+        self.post(&fill(routes::TOKEN_REVOKE, &id), &FOR_REAL, request).await
+    }
+
+    /// What deleting would do.
+    pub async fn preview_delete(&self, id: TokenId) -> Result<DeletedToken, ClientError> {
+        self.delete(&fill(routes::TOKEN, &id), &DRY_RUN).await
+    }
+
+    /// Deletes a revoked token.
+    pub async fn delete_token(&self, id: TokenId) -> Result<DeletedToken, ClientError> {
+        self.delete(&fill(routes::TOKEN, &id), &FOR_REAL).await
+    }
+
+    /// A page of delegates.
+    pub async fn delegates(&self, query: &DelegatesQuery) -> Result<List<Delegate>, ClientError> {
+        self.get(routes::DELEGATES, query).await
+    }
+
+    /// One delegate.
+    pub async fn delegate(&self, id: DelegateId) -> Result<Delegate, ClientError> {
+        self.get(&fill(routes::DELEGATE, &id), &Nothing {}).await
+    }
+
+    /// A page of tasks.
+    pub async fn tasks(&self, query: &TasksQuery) -> Result<List<Task>, ClientError> {
+        self.get(routes::TASKS, query).await
+    }
+
+    /// One task.
+    pub async fn task(&self, id: TaskId) -> Result<Task, ClientError> {
+        self.get(&fill(routes::TASK, &id), &Nothing {}).await
+    }
+
+    /// Submits a task.
+    pub async fn submit_task(&self, request: &SubmitTask) -> Result<Task, ClientError> {
+        self.post(routes::TASKS, &Nothing {}, request).await
+    }
+
+    /// What cancelling would do.
+    pub async fn preview_cancel(&self, id: TaskId) -> Result<CancelledTask, ClientError> {
+        self.post(&fill(routes::TASK_CANCEL, &id), &DRY_RUN, &Nothing {}).await
+    }
+
+    /// Asks for a task to be cancelled.
+    pub async fn cancel_task(&self, id: TaskId) -> Result<CancelledTask, ClientError> {
+        self.post(&fill(routes::TASK_CANCEL, &id), &FOR_REAL, &Nothing {}).await
+    }
+
+    /// A task's output from its beginning. Nothing is sent before the first [`OutputStream::next`].
+    pub fn output(&self, id: TaskId, query: OutputQuery) -> OutputStream {
+        OutputStream::new(self.clone(), id, query)
+    }
+
+    /// A page of receipts.
+    pub async fn receipts(&self, query: &ReceiptsQuery) -> Result<List<Receipt>, ClientError> {
+        self.get(routes::RECEIPTS, query).await
+    }
+
+    /// One receipt.
+    pub async fn receipt(&self, id: ReceiptId) -> Result<Receipt, ClientError> {
+        self.get(&fill(routes::RECEIPT, &id), &Nothing {}).await
+    }
+}
