@@ -1,0 +1,4 @@
+//! What only the whole system can show, and the rules of the house.
+
+mod house;
+mod proxies;
