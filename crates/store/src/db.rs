@@ -1,0 +1,392 @@
+//! The engine: the only file that knows which database it talks to.
+//!
+//! Everything else writes one SQL text that both engines take. What differs is here: how a connection is
+//! prepared, how a transaction begins, who holds the database, which settings are unsafe, what an error means.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use sqlx::{
+    Any, AnyConnection, AssertSqlSafe, ConnectOptions, Connection, Executor,
+    any::{AnyArguments, AnyConnectOptions, AnyPoolOptions, AnyRow},
+    pool::PoolConnection,
+    query::Query,
+};
+
+use crate::{
+    StoreError,
+    lock::{FileLock, holder_name},
+};
+
+/// How long SQLite waits for another process's write, and PostgreSQL for a row lock, before it is an error.
+const BUSY: Duration = Duration::from_secs(5);
+/// Connections that only read; a few, because each holds memory and, on SQLite, a thread.
+const READERS: u32 = 4;
+/// How long a reader waits for one of them.
+const READER_WAIT: Duration = Duration::from_secs(5);
+/// The key of PostgreSQL's advisory lock: "legation" in ASCII.
+const LOCK_KEY: i64 = 0x6c65_6761_7469_6f6e;
+/// The key under which concurrent migrations wait for each other.
+const MIGRATION_KEY: i64 = LOCK_KEY + 1;
+
+/// A statement with its arguments.
+pub(crate) type Statement<'q> = Query<'q, Any, AnyArguments>;
+
+/// Where the database is, and what speaks there.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    engine: Engine,
+    options: AnyConnectOptions,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Engine {
+    Sqlite(PathBuf),
+    Postgres,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Read,
+    Write,
+}
+
+/// The exclusive hold on a database; it ends when this is dropped.
+pub(crate) enum Hold {
+    /// A lock on a file beside the database.
+    File { _lock: FileLock },
+    /// A lock of a connection's session, which is lost with the connection.
+    Session(Box<Conn>),
+}
+
+impl Database {
+    /// Reads `sqlite:///absolute/path` or `postgres://…`.
+    pub(crate) fn parse(url: &str) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let engine = match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => Engine::Sqlite(sqlite_path(url)?),
+            Some("postgres" | "postgresql") => Engine::Postgres,
+            _ => return Err(StoreError::refused("the database URL must begin with sqlite:/// or postgres://")),
+        };
+        let options = AnyConnectOptions::from_str(url)
+            .map_err(|_| StoreError::refused("the database URL cannot be read: check its spelling"))?;
+        Ok(Self { engine, options: options.disable_statement_logging() })
+    }
+
+    /// The directory of an embedded database: where disk space can be reserved for it.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match &self.engine {
+            Engine::Sqlite(path) => Some(path),
+            Engine::Postgres => None,
+        }
+    }
+
+    /// Creates what a first start needs, readable by its owner alone.
+    pub(crate) fn create(&self) -> Result<(), StoreError> {
+        let Engine::Sqlite(path) = &self.engine else { return Ok(()) };
+        let failed = |error| StoreError::Unavailable(format!("{} cannot be opened: {error}", path.display()));
+        let file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(failed)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)
+    }
+
+    /// Takes the database for this process alone, or says in one sentence who has it.
+    pub(crate) async fn hold(&self) -> Result<Hold, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(path) => Ok(Hold::File { _lock: FileLock::take(path)? }),
+            Engine::Postgres => self.hold_session().await,
+        }
+    }
+
+    async fn hold_session(&self) -> Result<Hold, StoreError> {
+        let mut conn = self.writer().await?;
+        let taken = conn.maybe(sqlx::query("SELECT pg_try_advisory_lock($1)").bind(LOCK_KEY)).await?;
+        if taken.is_some_and(|row| sqlx::Row::try_get(&row, 0).unwrap_or(false)) {
+            return Ok(Hold::Session(Box::new(conn)));
+        }
+        const HOLDER: &str = "SELECT a.application_name || ' from ' || COALESCE(a.client_addr::text, 'this machine') \
+             || ', server process ' || a.pid::text FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+             WHERE l.locktype = 'advisory' AND l.granted AND l.classid::bigint = $1 >> 32 \
+             AND l.objid::bigint = $1 & 4294967295";
+        let row = conn.maybe(sqlx::query(HOLDER).bind(LOCK_KEY)).await?;
+        let who: Option<String> = row.and_then(|row| sqlx::Row::try_get(&row, 0).ok());
+        Err(held_by(&who.unwrap_or_else(|| "another process".to_owned())))
+    }
+
+    /// A connection that writes, after a look at the settings on which durability rests.
+    pub(crate) async fn writer(&self) -> Result<Conn, StoreError> {
+        let mut inner = self.options.connect().await.map_err(unopened)?;
+        self.prepare(&mut inner, Use::Write).await.map_err(explain)?;
+        let mut conn =
+            Conn { inner: Inner::Own(inner), database: self.clone(), identity: self.identity(), failed: None };
+        conn.refuse_unsafe_settings().await?;
+        Ok(conn)
+    }
+
+    /// The connections that read.
+    pub(crate) fn readers(&self) -> Readers {
+        let database = self.clone();
+        let pool = AnyPoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(READER_WAIT)
+            .after_connect(move |conn, _| {
+                let database = database.clone();
+                Box::pin(async move { database.prepare(conn, Use::Read).await })
+            })
+            .connect_lazy_with(self.options.clone());
+        Readers { pool, database: self.clone() }
+    }
+
+    async fn prepare(&self, conn: &mut AnyConnection, intent: Use) -> Result<(), sqlx::Error> {
+        let busy = BUSY.as_millis();
+        let text = match (&self.engine, intent) {
+            (Engine::Sqlite(_), Use::Write) => format!(
+                "PRAGMA busy_timeout = {busy}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                 PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; \
+                 PRAGMA trusted_schema = OFF;"
+            ),
+            (Engine::Sqlite(_), Use::Read) => format!(
+                "PRAGMA busy_timeout = {busy}; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; \
+                 PRAGMA query_only = ON;"
+            ),
+            (Engine::Postgres, intent) => format!(
+                "SET application_name = '{}'; SET lock_timeout = {busy}; SET statement_timeout = {}; \
+                 SET idle_in_transaction_session_timeout = {}; SET default_transaction_read_only = {};",
+                holder_name().replace('\'', ""),
+                busy * 2,
+                busy * 4,
+                if intent == Use::Read { "on" } else { "off" },
+            ),
+        };
+        conn.execute(sqlx::raw_sql(AssertSqlSafe(text))).await.map(|_| ())
+    }
+
+    /// One migration in this engine's words: its type of bytes, and texts in byte order, so that cursors and
+    /// indexes depend neither on a server's locale nor on an update of its C library.
+    pub(crate) fn schema(&self, text: &str) -> String {
+        match &self.engine {
+            Engine::Sqlite(_) => text.replace(" BYTEA", " BLOB"),
+            Engine::Postgres => text.replace(" TEXT", " TEXT COLLATE \"C\""),
+        }
+    }
+
+    /// Which file the path leads to now; a database that was replaced or removed must not be written on.
+    fn identity(&self) -> Option<(u64, u64)> {
+        let found = fs::metadata(self.file()?).ok()?;
+        Some((found.dev(), found.ino()))
+    }
+}
+
+impl Hold {
+    /// Whether the hold still stands, asking the server where it depends on one.
+    pub(crate) async fn stands(&mut self) -> bool {
+        match self {
+            Self::File { .. } => true,
+            Self::Session(conn) => conn.raw("SELECT 1").await.is_ok(),
+        }
+    }
+}
+
+/// A bounded set of connections that only read.
+pub(crate) struct Readers {
+    pool: sqlx::AnyPool,
+    database: Database,
+}
+
+impl Readers {
+    /// Waits for one of them.
+    pub(crate) async fn get(&self) -> Result<Conn, StoreError> {
+        let inner = self.pool.acquire().await.map_err(unopened)?;
+        Ok(Conn { inner: Inner::Pooled(inner), database: self.database.clone(), identity: None, failed: None })
+    }
+
+    /// Closes them.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// A connection; in a write, one that is inside the writer's transaction.
+pub struct Conn {
+    inner: Inner,
+    database: Database,
+    identity: Option<(u64, u64)>,
+    failed: Option<StoreError>,
+}
+
+enum Inner {
+    Own(AnyConnection),
+    Pooled(PoolConnection<Any>),
+}
+
+impl Conn {
+    /// Runs a statement; how many rows it changed.
+    pub(crate) async fn run(&mut self, statement: Statement<'_>) -> Result<u64, StoreError> {
+        let done = statement.execute(self.any()).await;
+        self.noted(done).map(|done| done.rows_affected())
+    }
+
+    /// Runs a statement that must change exactly one row.
+    pub(crate) async fn run_one(&mut self, statement: Statement<'_>) -> Result<(), StoreError> {
+        if self.run(statement).await? == 1 { Ok(()) } else { Err(StoreError::NotFound) }
+    }
+
+    /// The first row, if any.
+    pub(crate) async fn maybe(&mut self, statement: Statement<'_>) -> Result<Option<AnyRow>, StoreError> {
+        let row = statement.fetch_optional(self.any()).await;
+        self.noted(row)
+    }
+
+    /// All rows.
+    pub(crate) async fn all(&mut self, statement: Statement<'_>) -> Result<Vec<AnyRow>, StoreError> {
+        let rows = statement.fetch_all(self.any()).await;
+        self.noted(rows)
+    }
+
+    /// Runs statements without arguments in one round trip; the rows of all of them.
+    pub(crate) async fn raw(&mut self, text: impl Into<String>) -> Result<Vec<AnyRow>, StoreError> {
+        let rows = sqlx::raw_sql(AssertSqlSafe(text.into())).fetch_all(self.any()).await;
+        self.noted(rows)
+    }
+
+    /// Begins a transaction that writes and reads the epoch in the same round trip.
+    pub(crate) async fn begin(&mut self) -> Result<i64, StoreError> {
+        if self.identity != self.database.identity() {
+            return Err(StoreError::Unavailable("its file was moved, replaced or deleted: put it back".to_owned()));
+        }
+        let begin = match self.database.engine {
+            Engine::Sqlite(_) => "BEGIN IMMEDIATE",
+            Engine::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
+        };
+        let text = format!("{begin}; SELECT epoch FROM manager WHERE one = 1{}", self.for_share());
+        let rows = self.raw(text).await?;
+        let epoch = rows.first().and_then(|row| sqlx::Row::try_get(row, 0).ok());
+        epoch.ok_or_else(|| StoreError::Corrupt("the manager's epoch is missing".to_owned()))
+    }
+
+    /// Begins the one transaction in which the schema may change.
+    pub(crate) async fn begin_migration(&mut self) -> Result<(), StoreError> {
+        let text = match self.database.engine {
+            Engine::Sqlite(_) => "BEGIN IMMEDIATE".to_owned(),
+            Engine::Postgres => format!("BEGIN; SELECT 1 FROM pg_advisory_xact_lock({MIGRATION_KEY}) LIMIT 1"),
+        };
+        self.raw(text).await.map(|_| ())
+    }
+
+    /// What makes a SELECT hold its rows until the transaction ends. SQLite has one writer; nothing can pass it.
+    pub(crate) fn for_share(&self) -> &'static str {
+        match self.database.engine {
+            Engine::Sqlite(_) => "",
+            Engine::Postgres => " FOR SHARE",
+        }
+    }
+
+    /// The first failure since the last call. A transaction in which a statement failed is not continued, even
+    /// if the job swallowed the error: PostgreSQL would not, and SQLite may have rolled it back by itself.
+    pub(crate) fn take_failure(&mut self) -> Option<StoreError> {
+        self.failed.take()
+    }
+
+    /// Ends the connection.
+    pub(crate) async fn close(self) {
+        if let Inner::Own(conn) = self.inner {
+            // Its work is committed or lost by now; a failing farewell changes nothing.
+            drop(conn.close().await);
+        }
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    fn any(&mut self) -> &mut AnyConnection {
+        match &mut self.inner {
+            Inner::Own(conn) => conn,
+            Inner::Pooled(conn) => conn,
+        }
+    }
+
+    fn noted<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        outcome.map_err(|error| {
+            let error = explain(error);
+            self.failed.get_or_insert_with(|| error.clone());
+            error
+        })
+    }
+
+    async fn refuse_unsafe_settings(&mut self) -> Result<(), StoreError> {
+        if self.database.engine != Engine::Postgres {
+            return Ok(());
+        }
+        let unsafe_ones = "SELECT name || ' = ' || setting FROM pg_settings \
+             WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'";
+        match self.maybe(sqlx::query(unsafe_ones)).await? {
+            None => Ok(()),
+            Some(row) => Err(StoreError::refused(format!(
+                "PostgreSQL runs with {}, so that a revocation could be lost in a crash: turn it on",
+                sqlx::Row::try_get::<String, _>(&row, 0).unwrap_or_default()
+            ))),
+        }
+    }
+}
+
+/// The one sentence for a second Manager.
+pub(crate) fn held_by(who: &str) -> StoreError {
+    StoreError::refused(format!("another Manager has this database open ({who}): stop it first"))
+}
+
+fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
+    let path = url.strip_prefix("sqlite://").map(|rest| rest.split('?').next().unwrap_or(rest));
+    let path = path.filter(|path| path.starts_with('/') && !path.contains('%')).map(PathBuf::from);
+    path.ok_or_else(|| StoreError::refused("a SQLite URL must be sqlite:// and an absolute path without % signs"))
+}
+
+fn unopened(error: sqlx::Error) -> StoreError {
+    match explain(error) {
+        StoreError::Corrupt(why) => StoreError::Unavailable(why),
+        other => other,
+    }
+}
+
+/// What an engine's error means for the caller.
+fn explain(error: sqlx::Error) -> StoreError {
+    let sqlx::Error::Database(error) = &error else {
+        return match error {
+            sqlx::Error::RowNotFound => StoreError::NotFound,
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::TypeNotFound { .. } => {
+                StoreError::Corrupt(error.to_string())
+            }
+            _ => StoreError::Unavailable(error.to_string()),
+        };
+    };
+    let code = error.code().unwrap_or_default();
+    if error.is_unique_violation() {
+        StoreError::Taken
+    } else if error.is_foreign_key_violation() {
+        StoreError::NotFound
+    } else if is_passing(&code) {
+        StoreError::Unavailable(format!("{} (code {code})", error.message()))
+    } else {
+        StoreError::Corrupt(format!("{} (code {code})", error.message()))
+    }
+}
+
+/// Whether an error code speaks of the state of the machine or server and not of the statement.
+fn is_passing(code: &str) -> bool {
+    // SQLite's primary codes in the low byte: nomem, readonly, interrupt, ioerr, full, cantopen, busy, locked.
+    if let Ok(extended) = code.parse::<u32>()
+        && code.len() != SQLSTATE_CHARS
+    {
+        return matches!(extended & 0xff, 5..=10 | 13 | 14);
+    }
+    // SQLSTATE classes: connection, rollback, resources, not in prerequisite state, operator, system, read-only.
+    ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "25006"
+}
+
+/// The length of an SQLSTATE; SQLite's extended codes have at most four digits.
+const SQLSTATE_CHARS: usize = 5;

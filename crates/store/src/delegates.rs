@@ -1,0 +1,147 @@
+//! Delegates: one row per key within a scope.
+
+use legation_model::{
+    Millis, Name, Scope,
+    delegate::{Delegate, DelegateStatus},
+    ids::{DelegateId, TokenId},
+};
+use sqlx::any::AnyRow;
+
+use crate::{
+    Conn, Page, Paged, StoreError, many, page,
+    row::{Columns, integer, join},
+};
+
+/// Which delegates a list shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DelegateFilter {
+    /// Only those of this scope and of those below.
+    pub scope: Option<Scope>,
+    /// Only those that last proved this token.
+    pub token: Option<TokenId>,
+    /// Only those of this group.
+    pub name: Option<Name>,
+}
+
+const UPSERT: &str = "INSERT INTO delegates (id, scope, public_key, token, name, host, tags, description, version, \
+     isolation, capacity, status, boot, counter, former_boots, first_seen, last_seen, address) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
+     ON CONFLICT (id) DO UPDATE SET token = $4, name = $5, host = $6, tags = $7, description = $8, version = $9, \
+     isolation = $10, capacity = $11, boot = $13, counter = $14, former_boots = $15, last_seen = $17, address = $18";
+const GET: &str = "SELECT * FROM delegates WHERE id = $1";
+const BY_KEY: &str = "SELECT * FROM delegates WHERE scope = $1 AND public_key = $2";
+const OF_TOKEN: &str = "SELECT * FROM delegates WHERE token = $1 ORDER BY first_seen, id";
+const LIST: &str = "SELECT * FROM delegates WHERE (first_seen, id) > ($1, $2) \
+     AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) \
+     AND ($4 = '' OR token = $4) AND ($5 = '' OR name = $5) ORDER BY first_seen, id LIMIT $6";
+const SET_STATUS: &str = "UPDATE delegates SET status = $2 WHERE id = $1";
+
+/// Adds one, or brings what its connection says up to date. Scope, key, first connection and status of one that
+/// exists stay as they are: a connection must not undo a stop ([`set_status`] does).
+///
+/// # Errors
+/// [`StoreError::Taken`] when another id has the key in this scope, [`StoreError::NotFound`] without its token.
+pub async fn upsert(conn: &mut Conn, delegate: &Delegate) -> Result<(), StoreError> {
+    let query = sqlx::query(UPSERT)
+        .bind(delegate.id.to_string())
+        .bind(delegate.scope.to_string())
+        .bind(delegate.public_key.to_vec())
+        .bind(delegate.token.to_string())
+        .bind(delegate.name.to_string())
+        .bind(delegate.host.to_string())
+        .bind(join(&delegate.tags))
+        .bind(delegate.description.to_string())
+        .bind(delegate.version.clone())
+        .bind(delegate.isolation.as_str())
+        .bind(i64::from(delegate.capacity))
+        .bind(delegate.status.as_str())
+        .bind(delegate.boot.to_string())
+        .bind(integer(delegate.counter)?)
+        .bind(join(&delegate.former_boots))
+        .bind(delegate.first_seen)
+        .bind(delegate.last_seen)
+        .bind(delegate.address.clone());
+    conn.run_one(query).await
+}
+
+/// The one with this id.
+///
+/// # Errors
+/// Those of the database.
+pub async fn get(conn: &mut Conn, id: DelegateId) -> Result<Option<Delegate>, StoreError> {
+    conn.maybe(sqlx::query(GET).bind(id.to_string())).await?.as_ref().map(delegate).transpose()
+}
+
+/// The one that has this key in exactly this scope.
+///
+/// # Errors
+/// Those of the database.
+pub async fn by_key(conn: &mut Conn, scope: &Scope, public_key: &[u8; 32]) -> Result<Option<Delegate>, StoreError> {
+    let query = sqlx::query(BY_KEY).bind(scope.to_string()).bind(public_key.to_vec());
+    conn.maybe(query).await?.as_ref().map(delegate).transpose()
+}
+
+/// Those that the filter lets through, in the order of their first connection.
+///
+/// # Errors
+/// Those of the database; [`StoreError::Refused`] for a cursor of another list.
+pub async fn list(conn: &mut Conn, filter: &DelegateFilter, page: &Page) -> Result<Paged<Delegate>, StoreError> {
+    let (at, id) = page.border(Millis::MIN)?;
+    let query = sqlx::query(LIST)
+        .bind(at)
+        .bind(id)
+        .bind(page::within(filter.scope.as_ref()))
+        .bind(filter.token.map(|id| id.to_string()).unwrap_or_default())
+        .bind(filter.name.as_ref().map(Name::to_string).unwrap_or_default())
+        .bind(page.rows());
+    let items = conn.all(query).await?.iter().map(delegate).collect::<Result<_, _>>()?;
+    Ok(page.cut(items, |delegate| page::border(delegate.first_seen, delegate.id)))
+}
+
+/// All that last proved this token.
+///
+/// # Errors
+/// Those of the database.
+pub async fn of_token(conn: &mut Conn, token: TokenId) -> Result<Vec<Delegate>, StoreError> {
+    conn.all(sqlx::query(OF_TOKEN).bind(token.to_string())).await?.iter().map(delegate).collect()
+}
+
+/// Notes when delegates were last seen; an older time than the noted one changes nothing.
+///
+/// # Errors
+/// Those of the database.
+pub async fn touch_seen(conn: &mut Conn, seen: &[(DelegateId, Millis)]) -> Result<(), StoreError> {
+    const TOUCH: many::Touch = many::Touch { table: "delegates", column: "last_seen" };
+    many::touch(conn, TOUCH, seen.iter().map(|(id, at)| (id.to_string(), *at))).await
+}
+
+/// Allows, stops or quarantines a key.
+///
+/// # Errors
+/// [`StoreError::NotFound`].
+pub async fn set_status(conn: &mut Conn, id: DelegateId, status: DelegateStatus) -> Result<(), StoreError> {
+    conn.run_one(sqlx::query(SET_STATUS).bind(id.to_string()).bind(status.as_str())).await
+}
+
+fn delegate(row: &AnyRow) -> Result<Delegate, StoreError> {
+    Ok(Delegate {
+        id: row.word("id")?,
+        scope: row.word("scope")?,
+        public_key: row.key("public_key")?,
+        token: row.word("token")?,
+        name: row.word("name")?,
+        host: row.word("host")?,
+        tags: row.words("tags")?,
+        description: row.word("description")?,
+        version: row.text("version")?,
+        isolation: row.word("isolation")?,
+        capacity: row.number("capacity")?,
+        status: row.word("status")?,
+        boot: row.word("boot")?,
+        counter: row.number("counter")?,
+        former_boots: row.words("former_boots")?,
+        first_seen: row.time("first_seen")?,
+        last_seen: row.time("last_seen")?,
+        address: row.text("address")?,
+    })
+}

@@ -1,0 +1,50 @@
+//! Migrations: numbered texts inside the program, applied in order, each once, and never edited.
+//!
+//! A change first expands (new tables, nullable columns), and only a later version contracts, so that a
+//! break-glass command of the next version never breaks a Manager that still runs.
+
+use sha2::{Digest, Sha256};
+
+use crate::{StoreError, db::Conn, row::Columns};
+
+/// What shipped, in order; the number is the position, from 1.
+const MIGRATIONS: &[(&str, &str)] = &[("first", include_str!("../migrations/0001_first.sql"))];
+
+/// Brings the schema to this version, all or nothing.
+pub(crate) async fn migrate(conn: &mut Conn) -> Result<(), StoreError> {
+    conn.begin_migration().await?;
+    let outcome = apply(conn, MIGRATIONS).await;
+    let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    outcome.and(conn.raw(end).await.map(|_| ()))
+}
+
+async fn apply(conn: &mut Conn, migrations: &[(&str, &str)]) -> Result<(), StoreError> {
+    let table = "CREATE TABLE IF NOT EXISTS migrations \
+                 (number BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL)";
+    let table = conn.database().schema(table);
+    conn.raw(table).await?;
+    let applied = conn.all(sqlx::query("SELECT name, checksum FROM migrations ORDER BY number")).await?;
+    if applied.len() > migrations.len() {
+        return Err(StoreError::refused(
+            "a newer version has changed this database: run that version, or restore a backup from before it",
+        ));
+    }
+    for (row, (name, text)) in applied.iter().zip(migrations) {
+        if row.text("checksum")? != checksum(text) {
+            return Err(StoreError::refused(format!(
+                "migration {name:?} is not the one that built this database: install an unmodified version"
+            )));
+        }
+    }
+    for (number, (name, text)) in (1_i64..).zip(migrations).skip(applied.len()) {
+        let schema = conn.database().schema(text);
+        conn.raw(schema).await?;
+        let insert = sqlx::query("INSERT INTO migrations (number, name, checksum) VALUES ($1, $2, $3)");
+        conn.run(insert.bind(number).bind(*name).bind(checksum(text))).await?;
+    }
+    Ok(())
+}
+
+fn checksum(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}

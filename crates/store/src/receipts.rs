@@ -1,0 +1,189 @@
+//! Receipts of revocations: an opening statement, and facts that are only ever added.
+
+use legation_model::{
+    Millis, Scope,
+    ids::{DelegateId, ReceiptId},
+    receipt::{Receipt, ReceiptLine, Statement},
+};
+use sqlx::any::AnyRow;
+
+use crate::{Conn, Page, Paged, StoreError, many, page, row::Columns};
+
+const INSERT: &str = "INSERT INTO receipts (id, token, scope, cause, reason, actor, revoked_at, completed_at, \
+     attempts_lost) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const ADD_STATEMENT: &str =
+    "INSERT INTO receipt_statements (receipt, number, body, signature, public_key) VALUES ($1, $2, $3, $4, $5)";
+const COMPLETE: &str = "UPDATE receipts SET completed_at = $2 WHERE id = $1 AND completed_at IS NULL";
+const STOPPED: &str = "UPDATE receipt_lines SET stopped_at = $3, tasks_killed = $4 \
+     WHERE receipt = $1 AND delegate = $2 AND stopped_at IS NULL";
+const GET: &str = "SELECT * FROM receipts WHERE id = $1";
+const LINES: &str = "SELECT * FROM receipt_lines WHERE receipt = $1 ORDER BY name, delegate";
+const STATEMENTS: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number";
+const LIST: &str = "SELECT * FROM receipts WHERE (revoked_at < $1 OR (revoked_at = $1 AND id < $2)) \
+     AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) \
+     ORDER BY revoked_at DESC, id DESC LIMIT $4";
+
+/// Adds one with its lines and statements.
+///
+/// # Errors
+/// [`StoreError::Taken`] when the id exists or a delegate has two lines; [`StoreError::NotFound`] without its token.
+pub async fn insert(conn: &mut Conn, receipt: &Receipt) -> Result<(), StoreError> {
+    let query = sqlx::query(INSERT)
+        .bind(receipt.id.to_string())
+        .bind(receipt.token.to_string())
+        .bind(receipt.scope.to_string())
+        .bind(receipt.cause.as_str())
+        .bind(receipt.reason.clone())
+        .bind(receipt.actor.clone())
+        .bind(receipt.revoked_at)
+        .bind(receipt.completed_at)
+        .bind(i64::from(receipt.attempts_lost));
+    conn.run_one(query).await?;
+    for lines in receipt.lines.chunks(many::ROWS_MAX) {
+        insert_lines(conn, receipt.id, lines).await?;
+    }
+    for statement in &receipt.statements {
+        add_statement(conn, receipt.id, statement).await?;
+    }
+    Ok(())
+}
+
+async fn insert_lines(conn: &mut Conn, id: ReceiptId, lines: &[ReceiptLine]) -> Result<(), StoreError> {
+    let text = format!(
+        "INSERT INTO receipt_lines (receipt, delegate, boot, name, connected, cut_at, stopped_at, tasks_killed, \
+         lease_ends_by) VALUES {}",
+        many::values(0, lines.len(), 9)
+    );
+    let query = lines.iter().fold(many::passing(text), |query, line| {
+        query
+            .bind(id.to_string())
+            .bind(line.delegate.to_string())
+            .bind(line.boot.to_string())
+            .bind(line.name.clone())
+            .bind(i64::from(line.connected))
+            .bind(line.cut_at)
+            .bind(line.stopped_reported_at)
+            .bind(line.tasks_killed.map(i64::from))
+            .bind(line.lease_ends_by)
+    });
+    conn.run(query).await.map(|_| ())
+}
+
+/// Adds a signed statement.
+///
+/// # Errors
+/// [`StoreError::Taken`] when its number is in use; [`StoreError::NotFound`] without its receipt.
+pub async fn add_statement(conn: &mut Conn, id: ReceiptId, statement: &Statement) -> Result<(), StoreError> {
+    let query = sqlx::query(ADD_STATEMENT)
+        .bind(id.to_string())
+        .bind(i64::from(statement.number))
+        .bind(statement.body.clone())
+        .bind(statement.signature.clone())
+        .bind(statement.key.to_vec());
+    conn.run_one(query).await
+}
+
+/// Notes when the sessions of these delegates were seen closed; a time that is noted stays.
+///
+/// # Errors
+/// Those of the database.
+pub async fn cut(conn: &mut Conn, id: ReceiptId, cuts: &[(DelegateId, Millis)]) -> Result<(), StoreError> {
+    for chunk in cuts.chunks(many::ROWS_MAX) {
+        let text = format!(
+            "WITH v (delegate, at) AS (VALUES {}) UPDATE receipt_lines SET cut_at = v.at FROM v \
+             WHERE receipt_lines.receipt = $1 AND receipt_lines.delegate = v.delegate \
+             AND receipt_lines.cut_at IS NULL",
+            many::values(1, chunk.len(), 2)
+        );
+        let query = many::passing(text).bind(id.to_string());
+        conn.run(chunk.iter().fold(query, |query, (id, at)| query.bind(id.to_string()).bind(*at))).await?;
+    }
+    Ok(())
+}
+
+/// Notes that the last live session is closed; the first time stays.
+///
+/// # Errors
+/// Those of the database.
+pub async fn complete(conn: &mut Conn, id: ReceiptId, at: Millis) -> Result<(), StoreError> {
+    conn.run(sqlx::query(COMPLETE).bind(id.to_string()).bind(at)).await.map(|_| ())
+}
+
+/// Notes what a delegate said of itself; whether it is news: not when it has no line or said so before.
+///
+/// # Errors
+/// Those of the database.
+pub async fn stopped(
+    conn: &mut Conn,
+    id: ReceiptId,
+    delegate: DelegateId,
+    at: Millis,
+    killed: u32,
+) -> Result<bool, StoreError> {
+    let query = sqlx::query(STOPPED).bind(id.to_string()).bind(delegate.to_string()).bind(at).bind(i64::from(killed));
+    Ok(conn.run(query).await? == 1)
+}
+
+/// The one with this id, with its lines and statements.
+///
+/// # Errors
+/// Those of the database.
+pub async fn get(conn: &mut Conn, id: ReceiptId) -> Result<Option<Receipt>, StoreError> {
+    let Some(row) = conn.maybe(sqlx::query(GET).bind(id.to_string())).await? else { return Ok(None) };
+    let lines = conn.all(sqlx::query(LINES).bind(id.to_string())).await?;
+    let statements = conn.all(sqlx::query(STATEMENTS).bind(id.to_string())).await?;
+    Ok(Some(Receipt {
+        lines: lines.iter().map(line).collect::<Result<_, _>>()?,
+        statements: statements.iter().map(statement).collect::<Result<_, _>>()?,
+        ..receipt(&row)?
+    }))
+}
+
+/// Those at or below a scope, newest first, without lines and statements: those may be many ([`get`] has them).
+///
+/// # Errors
+/// Those of the database; [`StoreError::Refused`] for a cursor of another list.
+pub async fn list(conn: &mut Conn, within: Option<&Scope>, page: &Page) -> Result<Paged<Receipt>, StoreError> {
+    let (at, id) = page.border(Millis::MAX)?;
+    let query = sqlx::query(LIST).bind(at).bind(id).bind(page::within(within)).bind(page.rows());
+    let items = conn.all(query).await?.iter().map(receipt).collect::<Result<_, _>>()?;
+    Ok(page.cut(items, |receipt: &Receipt| page::border(receipt.revoked_at, receipt.id)))
+}
+
+fn receipt(row: &AnyRow) -> Result<Receipt, StoreError> {
+    Ok(Receipt {
+        id: row.word("id")?,
+        token: row.word("token")?,
+        scope: row.word("scope")?,
+        cause: row.word("cause")?,
+        reason: row.text("reason")?,
+        actor: row.text("actor")?,
+        revoked_at: row.time("revoked_at")?,
+        completed_at: row.maybe_number("completed_at")?,
+        attempts_lost: row.number("attempts_lost")?,
+        lines: Vec::new(),
+        statements: Vec::new(),
+    })
+}
+
+fn line(row: &AnyRow) -> Result<ReceiptLine, StoreError> {
+    Ok(ReceiptLine {
+        delegate: row.word("delegate")?,
+        boot: row.word("boot")?,
+        name: row.text("name")?,
+        connected: row.number::<i64>("connected")? != 0,
+        cut_at: row.maybe_number("cut_at")?,
+        stopped_reported_at: row.maybe_number("stopped_at")?,
+        tasks_killed: row.maybe_number("tasks_killed")?,
+        lease_ends_by: row.time("lease_ends_by")?,
+    })
+}
+
+fn statement(row: &AnyRow) -> Result<Statement, StoreError> {
+    Ok(Statement {
+        number: row.number("number")?,
+        body: row.text("body")?,
+        signature: row.bytes("signature")?,
+        key: row.key("public_key")?,
+    })
+}

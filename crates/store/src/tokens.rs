@@ -1,0 +1,266 @@
+//! Delegate tokens and, in a table of their own, the sealed keys of their generations.
+
+use legation_model::{
+    Millis, Name, Scope,
+    ids::{ManagerKeyId, ReceiptId, TokenId},
+    token::{DelegateToken, TokenLimits, TokenStatus},
+};
+use sqlx::any::AnyRow;
+
+use crate::{
+    Conn, Page, Paged, StoreError, many, page,
+    row::{Columns, join},
+};
+
+/// Which tokens a list shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenFilter {
+    /// Only those of this scope and of those below.
+    pub scope: Option<Scope>,
+    /// Also revoked ones. Deleted ones are never listed.
+    pub include_ended: bool,
+    /// Only those of this name.
+    pub name: Option<Name>,
+}
+
+/// One generation's sealed pre-shared key, with what admission must know of its token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenSecret {
+    /// Whose.
+    pub token: TokenId,
+    /// Which generation.
+    pub generation: u32,
+    /// Sealed by the caller; the store cannot read it.
+    pub sealed_psk: Vec<u8>,
+    /// The Manager key that the generation's token string names.
+    pub manager_key: ManagerKeyId,
+    /// The token's status.
+    pub status: TokenStatus,
+    /// The token's scope.
+    pub scope: Scope,
+    /// When the generation was retired; it is kept to refuse its users truthfully.
+    pub retired_at: Option<Millis>,
+}
+
+/// A token's life, as far as admission and the sweep must know it.
+pub type TokenLife = (TokenId, TokenStatus, Option<Millis>);
+
+const INSERT: &str = "INSERT INTO tokens (id, scope, name, description, status, generation, expires_at, \
+     max_delegates, allowed_cidrs, allowed_names, pinned_tags, created_at, created_by, issued_at, revoked_at, \
+     revoked_reason, receipt, last_used_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+const GET: &str = "SELECT * FROM tokens WHERE id = $1";
+const BY_NAME: &str = "SELECT * FROM tokens WHERE scope = $1 AND name = $2 AND status <> 'deleted'";
+const LIST: &str = "SELECT * FROM tokens WHERE (created_at, id) > ($1, $2) \
+     AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) AND ($4 = '' OR name = $4) \
+     AND status <> 'deleted' AND ($5 = 1 OR status <> 'revoked') ORDER BY created_at, id LIMIT $6";
+const COUNT: &str = "SELECT status, COUNT(*) AS tokens FROM tokens GROUP BY status";
+const STATUS: &str = "SELECT status FROM tokens WHERE id = $1";
+const STATUSES: &str = "SELECT id, status, expires_at FROM tokens";
+const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issued_at = $3 \
+     WHERE id = $1 AND status = 'unissued'";
+const ADD_SECRET: &str =
+    "INSERT INTO token_secrets (token, generation, sealed_psk, manager_key) VALUES ($1, $2, $3, $4)";
+const SECRETS: &str = "SELECT s.token, s.generation, s.sealed_psk, s.manager_key, s.retired_at, t.status, t.scope \
+     FROM token_secrets s JOIN tokens t ON t.id = s.token ORDER BY s.token, s.generation";
+const REVOKE: &str = "UPDATE tokens SET status = $2, revoked_at = $3, revoked_reason = $4, receipt = $5 WHERE id = $1";
+const DELETE: &str = "UPDATE tokens SET status = 'deleted', deleted_at = $2 WHERE id = $1";
+
+/// Adds one.
+///
+/// # Errors
+/// [`StoreError::Taken`] when a token of the scope that is not deleted has the name, or when the id was ever used.
+pub async fn insert(conn: &mut Conn, token: &DelegateToken) -> Result<(), StoreError> {
+    let limits = &token.limits;
+    let query = sqlx::query(INSERT)
+        .bind(token.id.to_string())
+        .bind(token.scope.to_string())
+        .bind(token.name.to_string())
+        .bind(token.description.to_string())
+        .bind(token.status.as_str())
+        .bind(i64::from(token.generation))
+        .bind(limits.expires_at)
+        .bind(limits.max_delegates.map(i64::from))
+        .bind(join(&limits.allowed_cidrs))
+        .bind(join(&limits.allowed_names))
+        .bind(join(&limits.pinned_tags))
+        .bind(token.created_at)
+        .bind(token.created_by.clone())
+        .bind(token.issued_at)
+        .bind(token.revoked_at)
+        .bind(token.revoked_reason.clone())
+        .bind(token.receipt.map(|id| id.to_string()))
+        .bind(token.last_used_at);
+    conn.run_one(query).await
+}
+
+/// The one with this id, deleted or not.
+///
+/// # Errors
+/// Those of the database.
+pub async fn get(conn: &mut Conn, id: TokenId) -> Result<Option<DelegateToken>, StoreError> {
+    conn.maybe(sqlx::query(GET).bind(id.to_string())).await?.as_ref().map(token).transpose()
+}
+
+/// The one that has this name in exactly this scope; deleted ones have none.
+///
+/// # Errors
+/// Those of the database.
+pub async fn by_name(conn: &mut Conn, scope: &Scope, name: &Name) -> Result<Option<DelegateToken>, StoreError> {
+    let query = sqlx::query(BY_NAME).bind(scope.to_string()).bind(name.to_string());
+    conn.maybe(query).await?.as_ref().map(token).transpose()
+}
+
+/// Those that the filter lets through, oldest first.
+///
+/// # Errors
+/// Those of the database; [`StoreError::Refused`] for a cursor of another list.
+pub async fn list(conn: &mut Conn, filter: &TokenFilter, page: &Page) -> Result<Paged<DelegateToken>, StoreError> {
+    let (at, id) = page.border(Millis::MIN)?;
+    let query = sqlx::query(LIST)
+        .bind(at)
+        .bind(id)
+        .bind(page::within(filter.scope.as_ref()))
+        .bind(filter.name.as_ref().map(Name::to_string).unwrap_or_default())
+        .bind(i64::from(filter.include_ended))
+        .bind(page.rows());
+    let items = conn.all(query).await?.iter().map(token).collect::<Result<_, _>>()?;
+    Ok(page.cut(items, |token| page::border(token.created_at, token.id)))
+}
+
+/// How many there are in each status that occurs.
+///
+/// # Errors
+/// Those of the database.
+pub async fn count(conn: &mut Conn) -> Result<Vec<(TokenStatus, u64)>, StoreError> {
+    let rows = conn.all(sqlx::query(COUNT)).await?;
+    rows.iter().map(|row| Ok((row.word("status")?, row.number("tokens")?))).collect()
+}
+
+/// Gives an unissued token its first secret and makes it active.
+///
+/// # Errors
+/// [`StoreError::NotFound`], or [`StoreError::Refused`] when it is not unissued.
+pub async fn issue(
+    conn: &mut Conn,
+    id: TokenId,
+    generation: u32,
+    sealed_psk: &[u8],
+    manager_key: ManagerKeyId,
+    now: Millis,
+) -> Result<(), StoreError> {
+    let query = sqlx::query(ISSUE).bind(id.to_string()).bind(i64::from(generation)).bind(now);
+    if conn.run(query).await? == 0 {
+        let status = lock_shared(conn, id).await?.ok_or(StoreError::NotFound)?;
+        return Err(StoreError::refused(format!("the token is {status}: only an unissued one can be issued")));
+    }
+    let query = sqlx::query(ADD_SECRET).bind(id.to_string()).bind(i64::from(generation)).bind(sealed_psk.to_vec());
+    conn.run_one(query.bind(manager_key.to_string())).await
+}
+
+/// Every sealed key, also of revoked and deleted tokens, whose users must be told the truth.
+///
+/// # Errors
+/// Those of the database.
+pub async fn secrets(conn: &mut Conn) -> Result<Vec<TokenSecret>, StoreError> {
+    conn.all(sqlx::query(SECRETS)).await?.iter().map(secret).collect()
+}
+
+/// Ends a token: [`TokenStatus::Revoked`], or [`TokenStatus::Draining`] on the way there.
+///
+/// # Errors
+/// [`StoreError::NotFound`], or [`StoreError::Refused`] when its life does not lead from where it is to `status`.
+pub async fn revoke(
+    conn: &mut Conn,
+    id: TokenId,
+    status: TokenStatus,
+    now: Millis,
+    reason: &str,
+    receipt: ReceiptId,
+) -> Result<(), StoreError> {
+    step(conn, id, status).await?;
+    let query = sqlx::query(REVOKE).bind(id.to_string()).bind(status.as_str()).bind(now);
+    conn.run_one(query.bind(reason.to_owned()).bind(receipt.to_string())).await
+}
+
+/// Leaves a tombstone: the id stays used, the name is free.
+///
+/// # Errors
+/// [`StoreError::NotFound`], or [`StoreError::Refused`] when it is not revoked.
+pub async fn delete(conn: &mut Conn, id: TokenId, now: Millis) -> Result<(), StoreError> {
+    step(conn, id, TokenStatus::Deleted).await?;
+    conn.run_one(sqlx::query(DELETE).bind(id.to_string()).bind(now)).await
+}
+
+/// Notes when tokens were last proved; an older time than the noted one changes nothing.
+///
+/// # Errors
+/// Those of the database.
+pub async fn touch_used(conn: &mut Conn, used: &[(TokenId, Millis)]) -> Result<(), StoreError> {
+    const TOUCH: many::Touch = many::Touch { table: "tokens", column: "last_used_at" };
+    many::touch(conn, TOUCH, used.iter().map(|(id, at)| (id.to_string(), *at))).await
+}
+
+/// The status, which on a shared database no one can change until this transaction ends.
+///
+/// # Errors
+/// Those of the database.
+pub async fn lock_shared(conn: &mut Conn, id: TokenId) -> Result<Option<TokenStatus>, StoreError> {
+    let text = format!("{STATUS}{}", conn.for_share());
+    let row = conn.maybe(sqlx::query(sqlx::AssertSqlSafe(text)).bind(id.to_string())).await?;
+    row.map(|row| row.word("status")).transpose()
+}
+
+/// Every token's status and expiry, deleted ones included: what the sweep compares sessions with.
+///
+/// # Errors
+/// Those of the database.
+pub async fn statuses(conn: &mut Conn) -> Result<Vec<TokenLife>, StoreError> {
+    let rows = conn.all(sqlx::query(STATUSES)).await?;
+    rows.iter().map(|row| Ok((row.word("id")?, row.word("status")?, row.maybe_number("expires_at")?))).collect()
+}
+
+async fn step(conn: &mut Conn, id: TokenId, next: TokenStatus) -> Result<(), StoreError> {
+    let status = lock_shared(conn, id).await?.ok_or(StoreError::NotFound)?;
+    if status.may_become(next) {
+        return Ok(());
+    }
+    Err(StoreError::refused(format!("the token is {status} and cannot become {next}")))
+}
+
+fn token(row: &AnyRow) -> Result<DelegateToken, StoreError> {
+    Ok(DelegateToken {
+        id: row.word("id")?,
+        scope: row.word("scope")?,
+        name: row.word("name")?,
+        description: row.word("description")?,
+        status: row.word("status")?,
+        generation: row.number("generation")?,
+        limits: TokenLimits {
+            expires_at: row.maybe_number("expires_at")?,
+            max_delegates: row.maybe_number("max_delegates")?,
+            allowed_cidrs: row.words("allowed_cidrs")?,
+            allowed_names: row.words("allowed_names")?,
+            pinned_tags: row.words("pinned_tags")?,
+        },
+        created_at: row.time("created_at")?,
+        created_by: row.text("created_by")?,
+        issued_at: row.maybe_number("issued_at")?,
+        revoked_at: row.maybe_number("revoked_at")?,
+        revoked_reason: row.plain("revoked_reason")?,
+        receipt: row.maybe_word("receipt")?,
+        last_used_at: row.maybe_number("last_used_at")?,
+    })
+}
+
+fn secret(row: &AnyRow) -> Result<TokenSecret, StoreError> {
+    Ok(TokenSecret {
+        token: row.word("token")?,
+        generation: row.number("generation")?,
+        sealed_psk: row.bytes("sealed_psk")?,
+        manager_key: row.word("manager_key")?,
+        status: row.word("status")?,
+        scope: row.word("scope")?,
+        retired_at: row.maybe_number("retired_at")?,
+    })
+}

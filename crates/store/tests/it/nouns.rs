@@ -1,0 +1,331 @@
+//! The nouns that stand still: what goes in comes out, and the rules that rows enforce.
+
+use legation_model::{
+    access::Role,
+    delegate::DelegateStatus,
+    ids::{DelegateId, TokenId},
+    token::TokenStatus,
+};
+use legation_store::{
+    Page, Store, StoreError,
+    accounts::{self, Account},
+    api_keys::{self, ApiKey},
+    audit::{self, AuditRecord},
+    delegates::{self, DelegateFilter},
+    idempotency::{self, Answered},
+    keys, receipts,
+    tokens::{self, TokenFilter},
+};
+
+use crate::{
+    make::{self, NOW, id, name, scope},
+    place::{Place, read, write},
+};
+
+/// A store with one token, active.
+pub(crate) async fn with_token(place: &Place) -> (Store, TokenId) {
+    let store = place.open().await;
+    let token = make::token(1);
+    let token_id = token.id;
+    write!(store, |tx| {
+        tokens::insert(tx, &token).await?;
+        tokens::issue(tx, token_id, 1, b"sealed", id(5), NOW).await
+    })
+    .unwrap();
+    (store, token_id)
+}
+
+pub(crate) async fn accounts(place: &Place) {
+    let store = place.open().await;
+    for spelling in ["acme", "acme/shop", "acme-2", "beta"] {
+        let account = Account {
+            scope: scope(spelling),
+            description: "a place".parse().unwrap(),
+            created_at: NOW,
+            created_by: "someone".to_owned(),
+        };
+        let same = account.clone();
+        write!(store, |tx| accounts::insert(tx, &account).await).unwrap();
+        let wanted = same.scope.clone();
+        let found = read!(store, |conn| accounts::get(conn, &wanted).await).unwrap();
+        assert_eq!(found.as_ref(), Some(&same));
+        assert_eq!(write!(store, |tx| accounts::insert(tx, &same).await), Err(StoreError::Taken));
+    }
+    let list = async |within: Option<&str>| {
+        let within = within.map(scope);
+        let page = Page::first(10);
+        let paged = read!(store, |conn| accounts::list(conn, within.as_ref(), &page).await).unwrap();
+        paged.items.iter().map(|account| account.scope.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(list(None).await, ["acme", "acme-2", "acme/shop", "beta"]);
+    assert_eq!(list(Some("acme")).await, ["acme", "acme/shop"]);
+    assert_eq!(list(Some("acme/shop")).await, ["acme/shop"]);
+    assert_eq!(read!(store, |conn| accounts::get(conn, &scope("none")).await), Ok(None));
+}
+
+pub(crate) async fn tokens(place: &Place) {
+    let store = place.open().await;
+    let token = make::token(1);
+    let inserted = token.clone();
+    write!(store, |tx| tokens::insert(tx, &inserted).await).unwrap();
+    assert_eq!(read!(store, |conn| tokens::get(conn, token.id).await), Ok(Some(token.clone())));
+    let by_name =
+        async |place| read!(store, |conn| tokens::by_name(conn, &scope(place), &name("token1")).await).unwrap();
+    assert_eq!(by_name("acme/shop").await, Some(token.clone()));
+    assert_eq!(by_name("acme").await, None);
+
+    write!(store, |tx| tokens::issue(tx, id(1), 1, b"sealed", id(5), NOW).await).unwrap();
+    let again = write!(store, |tx| tokens::issue(tx, id(1), 2, b"other", id(5), NOW).await);
+    assert!(matches!(again, Err(StoreError::Refused(_))), "{again:?}");
+    let secrets = read!(store, |conn| tokens::secrets(conn).await).unwrap();
+    let [secret] = &secrets[..] else { panic!("{} secrets", secrets.len()) };
+    assert_eq!((secret.token, secret.generation, &secret.sealed_psk[..]), (token.id, 1, &b"sealed"[..]));
+    assert_eq!((secret.status, secret.manager_key), (TokenStatus::Active, id(5)));
+
+    write!(store, |tx| tokens::touch_used(tx, &[(id(1), NOW + 5), (id(77), NOW)]).await).unwrap();
+    write!(store, |tx| tokens::touch_used(tx, &[(id(1), NOW)]).await).unwrap();
+    let found = read!(store, |conn| tokens::get(conn, token.id).await).unwrap().unwrap();
+    assert_eq!((found.last_used_at, found.issued_at, found.generation), (Some(NOW + 5), Some(NOW), 1));
+    let statuses = read!(store, |conn| tokens::statuses(conn).await).unwrap();
+    assert_eq!(statuses, [(token.id, TokenStatus::Active, token.limits.expires_at)]);
+    assert_eq!(read!(store, |conn| tokens::count(conn).await), Ok(vec![(TokenStatus::Active, 1)]));
+}
+
+pub(crate) async fn token_names_and_tombstones(place: &Place) {
+    let (store, first) = with_token(place).await;
+    let namesake = move |number| {
+        let mut token = make::token(number);
+        token.name = name("token1");
+        token
+    };
+    let insert = async |number| write!(store, |tx| tokens::insert(tx, &namesake(number)).await);
+    assert_eq!(insert(2).await, Err(StoreError::Taken));
+    write!(store, |tx| tokens::revoke(tx, first, TokenStatus::Revoked, NOW, "leaked", id(1)).await).unwrap();
+    assert_eq!(insert(2).await, Err(StoreError::Taken));
+    write!(store, |tx| tokens::delete(tx, first, NOW).await).unwrap();
+    assert_eq!(insert(2).await, Ok(()));
+    assert_eq!(insert(1).await, Err(StoreError::Taken), "the id of a tombstone was used again");
+    let found = read!(store, |conn| tokens::get(conn, first).await).unwrap().unwrap();
+    assert_eq!(found.status, TokenStatus::Deleted);
+    let secrets = read!(store, |conn| tokens::secrets(conn).await).unwrap();
+    assert_eq!(secrets[0].status, TokenStatus::Deleted, "its users must still be told the truth");
+    let mut elsewhere = namesake(3);
+    elsewhere.scope = scope("beta");
+    write!(store, |tx| tokens::insert(tx, &elsewhere).await).unwrap();
+}
+
+pub(crate) async fn token_life(place: &Place) {
+    let (store, token) = with_token(place).await;
+    let revoke = async |status| write!(store, |tx| tokens::revoke(tx, token, status, NOW, "leaked", id(9)).await);
+    let delete = async || write!(store, |tx| tokens::delete(tx, token, NOW).await);
+    let refused = |outcome| assert!(matches!(outcome, Err(StoreError::Refused(_))), "{outcome:?}");
+    refused(delete().await);
+    revoke(TokenStatus::Draining).await.unwrap();
+    refused(revoke(TokenStatus::Draining).await);
+    revoke(TokenStatus::Revoked).await.unwrap();
+    refused(revoke(TokenStatus::Revoked).await);
+    let found = read!(store, |conn| tokens::get(conn, token).await).unwrap().unwrap();
+    assert_eq!(found.revoked_reason.as_deref(), Some("leaked"));
+    assert_eq!((found.revoked_at, found.receipt), (Some(NOW), Some(id(9))));
+    let shown = async |include_ended| {
+        let filter = TokenFilter { include_ended, ..TokenFilter::default() };
+        let page = Page::first(10);
+        read!(store, |conn| tokens::list(conn, &filter, &page).await).unwrap().items.len()
+    };
+    assert_eq!((shown(false).await, shown(true).await), (0, 1));
+    delete().await.unwrap();
+    refused(delete().await);
+    assert_eq!((shown(false).await, shown(true).await), (0, 0));
+    let none = write!(store, |tx| tokens::delete(tx, id(404), NOW).await);
+    assert_eq!(none, Err(StoreError::NotFound));
+}
+
+pub(crate) async fn delegates(place: &Place) {
+    let (store, token) = with_token(place).await;
+    let delegate = make::delegate(1, token);
+    let first = delegate.clone();
+    write!(store, |tx| delegates::upsert(tx, &first).await).unwrap();
+    let key = delegate.public_key;
+    let found = read!(store, |conn| delegates::by_key(conn, &scope("acme/shop"), &key).await);
+    assert_eq!(found, Ok(Some(delegate.clone())));
+
+    write!(store, |tx| delegates::set_status(tx, id(1), DelegateStatus::Stopped).await).unwrap();
+    let mut again = delegate.clone();
+    (again.counter, again.name, again.first_seen) = (2, name("renamed"), NOW + 99);
+    write!(store, |tx| delegates::upsert(tx, &again).await).unwrap();
+    let found = read!(store, |conn| delegates::get(conn, delegate.id).await).unwrap().unwrap();
+    assert_eq!((found.counter, found.name), (2, name("renamed")));
+    assert_eq!(found.status, DelegateStatus::Stopped, "a connection undid a stop");
+    assert_eq!(found.first_seen, delegate.first_seen);
+
+    let mut thief = make::delegate(2, token);
+    thief.public_key = delegate.public_key;
+    assert_eq!(write!(store, |tx| delegates::upsert(tx, &thief).await), Err(StoreError::Taken));
+    let orphan = make::delegate(3, id(404));
+    assert_eq!(write!(store, |tx| delegates::upsert(tx, &orphan).await), Err(StoreError::NotFound));
+
+    write!(store, |tx| delegates::touch_seen(tx, &[(id(1), NOW + 50)]).await).unwrap();
+    write!(store, |tx| delegates::touch_seen(tx, &[]).await).unwrap();
+    let of_token = read!(store, |conn| delegates::of_token(conn, token).await).unwrap();
+    assert_eq!(of_token.iter().map(|found| found.last_seen).collect::<Vec<_>>(), [NOW + 50]);
+    let list = async |filter: DelegateFilter| {
+        let page = Page::first(10);
+        read!(store, |conn| delegates::list(conn, &filter, &page).await).unwrap().items.len()
+    };
+    assert_eq!(list(DelegateFilter { name: Some(name("renamed")), ..Default::default() }).await, 1);
+    assert_eq!(list(DelegateFilter { token: Some(id(404)), ..Default::default() }).await, 0);
+    assert_eq!(list(DelegateFilter { scope: Some(scope("acme")), ..Default::default() }).await, 1);
+    assert_eq!(list(DelegateFilter { scope: Some(scope("beta")), ..Default::default() }).await, 0);
+}
+
+pub(crate) async fn receipts(place: &Place) {
+    let (store, token) = with_token(place).await;
+    let receipt = make::receipt(1, token, 2);
+    let inserted = receipt.clone();
+    write!(store, |tx| receipts::insert(tx, &inserted).await).unwrap();
+    let get = async || read!(store, |conn| receipts::get(conn, id(1)).await).unwrap().unwrap();
+    assert_eq!(get().await, receipt);
+
+    write!(store, |tx| receipts::cut(tx, id(1), &[(id(0), NOW + 1), (id(1), NOW + 2)]).await).unwrap();
+    write!(store, |tx| receipts::cut(tx, id(1), &[(id(0), NOW + 9)]).await).unwrap();
+    let stopped = async |delegate: DelegateId, at| {
+        write!(store, |tx| receipts::stopped(tx, id(1), delegate, at, 3).await).unwrap()
+    };
+    assert!(stopped(id(1), NOW + 3).await);
+    assert!(!stopped(id(1), NOW + 8).await, "a second report replaced the first");
+    assert!(!stopped(id(404), NOW + 3).await);
+    write!(store, |tx| receipts::complete(tx, id(1), NOW + 4).await).unwrap();
+    write!(store, |tx| receipts::complete(tx, id(1), NOW + 9).await).unwrap();
+    write!(store, |tx| receipts::add_statement(tx, id(1), &make::statement(1)).await).unwrap();
+    let twice = write!(store, |tx| receipts::add_statement(tx, id(1), &make::statement(1)).await);
+    assert_eq!(twice, Err(StoreError::Taken), "a statement was replaced");
+
+    let found = get().await;
+    assert_eq!((found.completed_at, found.statements.len()), (Some(NOW + 4), 2));
+    assert_eq!(found.lines.iter().map(|line| line.cut_at).collect::<Vec<_>>(), [Some(NOW + 1), Some(NOW + 2)]);
+    assert_eq!((found.lines[1].stopped_reported_at, found.lines[1].tasks_killed), (Some(NOW + 3), Some(3)));
+    assert_eq!(found.lines[0].stopped_reported_at, None);
+    let page = Page::first(10);
+    let list = read!(store, |conn| receipts::list(conn, None, &page).await).unwrap();
+    assert_eq!(list.items.iter().map(|receipt| receipt.id).collect::<Vec<_>>(), [id(1)]);
+}
+
+pub(crate) async fn audit(place: &Place) {
+    let store = place.open().await;
+    assert_eq!(read!(store, |conn| audit::last(conn).await), Ok(None));
+    let record = |number: u64| AuditRecord {
+        number,
+        at: NOW,
+        actor: "someone".to_owned(),
+        action: "token.revoke".to_owned(),
+        object: "it".to_owned(),
+        scope: scope("acme"),
+        detail: "{}".to_owned(),
+        request: String::new(),
+        previous: vec![number as u8 - 1; 32],
+        hash: vec![number as u8; 32],
+    };
+    for number in 1..=3 {
+        let record = record(number);
+        write!(store, |tx| audit::append(tx, &record).await).unwrap();
+    }
+    let fork = record(3);
+    assert_eq!(write!(store, |tx| audit::append(tx, &fork).await), Err(StoreError::Taken));
+    assert_eq!(read!(store, |conn| audit::last(conn).await), Ok(Some((3, vec![3; 32]))));
+    let page = Page::first(2);
+    let list = read!(store, |conn| audit::list(conn, None, &page).await).unwrap();
+    assert_eq!(list.items, [record(3), record(2)]);
+    let page = Page { limit: 2, after: list.next };
+    let list = read!(store, |conn| audit::list(conn, None, &page).await).unwrap();
+    assert_eq!((list.items, list.next), (vec![record(1)], None));
+}
+
+pub(crate) async fn keys(place: &Place) {
+    let store = place.open().await;
+    write!(store, |tx| keys::put(tx, "link", "a", b"public", b"sealed", NOW).await).unwrap();
+    let again = write!(store, |tx| keys::put(tx, "link", "a", b"other", b"other", NOW).await);
+    assert_eq!(again, Err(StoreError::Taken), "a key was overwritten");
+    let all = read!(store, |conn| keys::all(conn).await).unwrap();
+    assert_eq!(
+        all.iter().map(|key| (&key.public[..], &key.sealed[..])).collect::<Vec<_>>(),
+        [(&b"public"[..], &b"sealed"[..])]
+    );
+}
+
+pub(crate) async fn api_keys(place: &Place) {
+    let store = place.open().await;
+    for (number, scope) in [(1, None), (2, Some(scope("acme")))] {
+        let key = ApiKey {
+            id: id(number),
+            name: name("admin"),
+            hash: vec![7; 32],
+            role: Role::Operator,
+            scope,
+            created_at: NOW,
+            expires_at: Some(NOW + 1),
+        };
+        let inserted = key.clone();
+        write!(store, |tx| api_keys::insert(tx, &inserted).await).unwrap();
+        assert_eq!(read!(store, |conn| api_keys::get(conn, key.id).await), Ok(Some(key)));
+    }
+    write!(store, |tx| api_keys::delete(tx, id(1)).await).unwrap();
+    assert_eq!(write!(store, |tx| api_keys::delete(tx, id(1)).await), Err(StoreError::NotFound));
+    let page = Page::first(10);
+    let list = read!(store, |conn| api_keys::list(conn, &page).await).unwrap();
+    assert_eq!(list.items.iter().map(|key| key.id).collect::<Vec<_>>(), [id(2)]);
+}
+
+pub(crate) async fn idempotency(place: &Place) {
+    let store = place.open().await;
+    let put = async |actor: &'static str, at| {
+        let answered = Answered { body_hash: vec![1], response: vec![2] };
+        write!(store, |tx| idempotency::put(tx, actor, "k", &answered, at).await)
+    };
+    put("one", NOW).await.unwrap();
+    put("two", NOW + 10).await.unwrap();
+    assert_eq!(put("one", NOW).await, Err(StoreError::Taken));
+    let get = async |actor: &'static str| read!(store, |conn| idempotency::get(conn, actor, "k").await).unwrap();
+    assert_eq!(get("one").await.unwrap().response, [2]);
+    assert_eq!(write!(store, |tx| idempotency::prune(tx, NOW + 1).await), Ok(1));
+    assert!(get("one").await.is_none() && get("two").await.is_some());
+}
+
+pub(crate) async fn pages_stay_stable_under_inserts(place: &Place) {
+    let store = place.open().await;
+    let insert = async |number| write!(store, |tx| tokens::insert(tx, &make::token(number)).await).unwrap();
+    for number in [10, 30, 20, 50, 40] {
+        insert(number).await;
+    }
+    let page = async |after| {
+        let (filter, page) = (TokenFilter::default(), Page { limit: 2, after });
+        read!(store, |conn| tokens::list(conn, &filter, &page).await)
+    };
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let paged = page(after).await.unwrap();
+        seen.extend(paged.items.iter().map(|token| token.id));
+        // One before the border and one behind it, between any two pages.
+        let number = seen.len() as u64;
+        insert(number).await;
+        insert(100 + number).await;
+        after = paged.next;
+        if after.is_none() || seen.len() > 20 {
+            break;
+        }
+    }
+    let old: [TokenId; 5] = [id(10), id(20), id(30), id(40), id(50)];
+    assert_eq!(seen[..5], old, "rows were skipped or shown twice");
+    assert!(matches!(page(Some("rubbish".to_owned())).await, Err(StoreError::Refused(_))));
+}
+
+pub(crate) async fn long_lists_are_written_whole(place: &Place) {
+    let (store, token) = with_token(place).await;
+    let receipt = make::receipt(1, token, 1234);
+    let count = receipt.lines.len();
+    write!(store, |tx| receipts::insert(tx, &receipt).await).unwrap();
+    let cuts: Vec<_> = (0..count as u64).map(|number| (id(number), NOW)).collect();
+    write!(store, |tx| receipts::cut(tx, id(1), &cuts).await).unwrap();
+    let found = read!(store, |conn| receipts::get(conn, id(1)).await).unwrap().unwrap();
+    assert_eq!(found.lines.iter().filter(|line| line.cut_at.is_some()).count(), count);
+}
