@@ -87,6 +87,7 @@ CREATE TABLE tasks (
     assigned_at BIGINT,
     started_at BIGINT,
     finished_at BIGINT,
+    cancel_requested BIGINT NOT NULL DEFAULT 0,
     attempt TEXT,
     delegate TEXT,
     boot TEXT,

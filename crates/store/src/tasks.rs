@@ -47,7 +47,8 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT id, scope, kind, selectors, state, reason, exit_code, timeout, queue_deadline, output_limit, \
-             retries_left, created_by, created_at, started_at, finished_at, attempt, delegate, boot, token FROM tasks ",
+             retries_left, created_by, created_at, started_at, finished_at, cancel_requested, \
+             attempt, delegate, boot, token FROM tasks ",
             $rest
         )
     };
@@ -84,6 +85,7 @@ const KEEP_FORMER: &str = "INSERT INTO former_attempts (id, task, delegate, boot
      WHERE attempt = $1 AND state IN ('assigned', 'running') AND retries_left >= $3";
 const REQUEUE: &str = "UPDATE tasks SET state = 'queued', retries_left = retries_left - $2, attempt = NULL, \
      delegate = NULL, boot = NULL, token = NULL, assigned_at = NULL, started_at = NULL WHERE attempt = $1";
+const REQUEST_CANCEL: &str = "UPDATE tasks SET cancel_requested = 1 WHERE id = $1 AND finished_at IS NULL";
 const LOSE_OF_TOKEN: &str = "UPDATE tasks SET state = 'lost', reason = $2, finished_at = $3, sealed_secrets = NULL \
      WHERE token = $1 AND state IN ('assigned', 'running') AND finished_at IS NULL RETURNING attempt";
 
@@ -264,6 +266,14 @@ pub async fn end_unassigned(
     Ok(conn.run(query.bind(reason.to_owned()).bind(now)).await? == 1)
 }
 
+/// Notes that a person wants the task to end; whether it had not ended yet.
+///
+/// # Errors
+/// Those of the database.
+pub async fn request_cancel(conn: &mut Conn, id: TaskId) -> Result<bool, StoreError> {
+    Ok(conn.run(sqlx::query(REQUEST_CANCEL).bind(id.to_string())).await? == 1)
+}
+
 /// Puts the task of an open attempt back into the queue; `retry` spends one of its retries, for an attempt that
 /// may have started. Returns whether it was put back: not when the attempt is over or no retry is left.
 ///
@@ -336,6 +346,7 @@ fn task(row: &AnyRow) -> Result<Task, StoreError> {
         created_at: row.time("created_at")?,
         started_at: row.maybe_number("started_at")?,
         finished_at: row.maybe_number("finished_at")?,
+        cancel_requested: row.number::<i64>("cancel_requested")? != 0,
         attempt: attempt(row)?,
     })
 }

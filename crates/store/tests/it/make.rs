@@ -92,6 +92,7 @@ pub(crate) fn task(number: u64) -> Task {
         created_at: NOW + number as Millis,
         started_at: None,
         finished_at: None,
+        cancel_requested: false,
         attempt: None,
     }
 }

@@ -48,6 +48,9 @@ pub(crate) async fn tasks(place: &Place) {
     assert!(matches!(assign().await, Err(StoreError::Refused(_))), "assigned twice");
     let start = async || write!(store, |tx| tasks::started(tx, id(1), NOW + 1).await);
     assert_eq!((start().await, start().await), (Ok(true), Ok(false)));
+    let cancel = async || write!(store, |tx| tasks::request_cancel(tx, id(1)).await);
+    assert_eq!(cancel().await, Ok(true));
+    assert!(get(&store, id(1)).await.cancel_requested);
     let open = read!(store, |conn| tasks::open_of_boot(conn, id(1), id(1)).await).unwrap();
     assert_eq!(open, read!(store, |conn| tasks::open_attempts(conn).await).unwrap());
     assert_eq!(open[0].attempt, Some(make::attempt(1, id(1))));
@@ -56,6 +59,7 @@ pub(crate) async fn tasks(place: &Place) {
     assert_eq!(finish(&store, id(1), TaskState::Succeeded).await, Ok(Finish::Recorded(id(1))));
     let found = get(&store, id(1)).await;
     assert_eq!((found.state, found.exit_code, found.finished_at), (TaskState::Succeeded, Some(0), Some(NOW + 9)));
+    assert_eq!(cancel().await, Ok(false));
     assert_eq!(work().await, Ok((b"work".to_vec(), None)), "an ended task keeps its secrets");
 
     write!(store, |tx| tasks::insert(tx, &make::task(2), b"", None).await).unwrap();
