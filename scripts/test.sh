@@ -11,6 +11,8 @@ cd "$(dirname "$0")/.."
 scripts/need.sh cc:build-essential initdb:postgresql tinyproxy:tinyproxy-bin
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/legation-test.XXXXXX")
+# PostgreSQL does not run as root; whoever it runs as must be able to reach its directory in here.
+chmod 711 "$scratch"
 job=''
 
 finish() {
@@ -38,7 +40,6 @@ run() {
     job=''
 }
 
-mkdir "$scratch/postgres"
 LEGATION_TEST_POSTGRES=$(scripts/postgres.sh start "$scratch/postgres")
 export LEGATION_TEST_POSTGRES
 
