@@ -23,10 +23,14 @@ start() {
     programs=${programs:-$(find_programs)} || fail "PostgreSQL's server programs are not installed: install the package postgresql"
     mkdir -p "$1"
     dir=$(cd "$1" && pwd)
-    # A socket's path has at most 107 bytes.
-    [ ${#dir} -le 80 ] || fail "$dir is too long for a socket: name a shorter directory"
-    [ "$(id -u)" -ne 0 ] || chown postgres "$dir"
-    chmod 700 "$dir"
+    give "$dir"
+    # The owner may not be let through a directory of root's; and a socket's path has at most 107 bytes.
+    if ! as_owner test -w "$dir" 2>/dev/null || [ ${#dir} -gt 80 ]; then
+        elsewhere=$(mktemp -d /tmp/legation-postgres.XXXXXX)
+        ln -s "$elsewhere" "$dir/elsewhere"
+        dir=$elsewhere
+        give "$dir"
+    fi
     log=$dir/log
     as_owner "$programs/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$log" 2>&1 ||
         fail "initdb failed: $(tail -n 5 "$log")"
@@ -43,15 +47,27 @@ start() {
 }
 
 stop() {
+    if [ -L "$1/elsewhere" ]; then
+        (stop "$(readlink "$1/elsewhere")")
+        rm "$1/elsewhere"
+    fi
     pidfile=$1/data/postmaster.pid
     if [ -f "$pidfile" ]; then
         pid=$(head -n 1 "$pidfile")
-        kill -INT "$pid" 2>/dev/null || true
-        while kill -0 "$pid" 2>/dev/null && [ -f "$pidfile" ]; do sleep 0.1; done
-    elif [ -d "$1" ] && [ ! -d "$1/data" ] && [ -n "$(ls -A "$1")" ]; then
+        # The number may be another process's by now.
+        if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$(cd "$1" && pwd)/data"; then
+            kill -INT "$pid"
+            while [ -f "$pidfile" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+        fi
+    elif [ -d "$1" ] && [ ! -d "$1/data" ] && [ ! -f "$1/log" ] && [ -n "$(ls -A "$1")" ]; then
         fail "$1 is not a cluster of this script: it is left as it is"
     fi
     rm -rf "$1"
+}
+
+give() {
+    [ "$(id -u)" -ne 0 ] || chown postgres "$1"
+    chmod 700 "$1"
 }
 
 # initdb and the server refuse to run as root.
