@@ -1,1 +1,92 @@
-//! placeholder
+//! The Manager: one file per noun holds its rules, its transaction and its consequence.
+//!
+//! [`Manager`] is one plain struct, built once by [`start`]; everything that lives beside it is a loop that it
+//! owns and awaits. Only time and entropy can be exchanged.
+
+pub mod access;
+pub mod accounts;
+pub mod admin;
+pub mod audit;
+pub mod config;
+pub mod delegates;
+pub mod dispatch;
+pub mod error;
+pub mod gate;
+pub mod http;
+pub mod idempotency;
+pub mod keys;
+pub mod link;
+pub mod live;
+pub mod logging;
+pub mod metrics;
+pub mod output;
+pub mod receipts;
+pub mod seal;
+pub mod serve;
+pub mod sessions;
+pub mod start;
+pub mod sweep;
+pub mod system;
+pub mod tasks;
+pub mod tls;
+pub mod tokens;
+
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicU64, Ordering},
+};
+
+use legation_model::{Entropy, Millis, ids::TaskId};
+use legation_store::Store;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config, dispatch::Queue, keys::Keys, live::JumpGuard, live::LiveTokens, metrics::Metrics,
+    sessions::Sessions, sweep::Seen,
+};
+
+pub use start::{Running, start};
+
+/// Everything that the Manager is made of.
+pub struct Manager {
+    /// Settings.
+    pub config: Config,
+    /// Both clocks.
+    pub clock: Arc<JumpGuard>,
+    /// Entropy.
+    pub entropy: Arc<dyn Entropy>,
+    /// Rows.
+    pub store: Store,
+    /// Keys, opened.
+    pub keys: Arc<Keys>,
+    /// Tokens that may be proven.
+    pub tokens: Arc<LiveTokens>,
+    /// Live sessions.
+    pub sessions: Sessions,
+    /// Waiting tasks.
+    pub queue: Queue,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Ids of tasks that changed, for live streams.
+    pub changes: broadcast::Sender<TaskId>,
+    /// Set by the first signal.
+    pub stopping: CancellationToken,
+    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) seen: Seen,
+    /// Boot-clock time at which this process began to count leases.
+    pub(crate) started: Millis,
+    admissions: AtomicU64,
+    this: Weak<Self>,
+}
+
+impl Manager {
+    /// A handle for jobs that outlive the borrow they were made under.
+    pub(crate) fn handle(&self) -> Arc<Self> {
+        self.this.upgrade().expect("a method runs only while its value lives in its Arc")
+    }
+
+    pub(crate) fn next_admission(&self) -> u64 {
+        self.admissions.fetch_add(1, Ordering::Relaxed)
+    }
+}

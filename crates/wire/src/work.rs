@@ -127,3 +127,19 @@ pub struct SecretVar {
     #[cbor(encode_with = "codec::put_secret", decode_with = "codec::secret::<_, SECRET_MAX>")]
     pub value: SecretText,
 }
+
+impl SecretVar {
+    /// A task's secrets in CBOR, for the Manager to seal.
+    pub fn encode_all(secrets: &[Self]) -> zeroize::Zeroizing<Vec<u8>> {
+        to_vec(&secrets)
+    }
+
+    /// Reads a task's secrets back.
+    ///
+    /// # Errors
+    /// [`Close::BadFrame`] for anything that is not a list of secrets within its bounds.
+    pub fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, Close> {
+        let secrets: Vec<Self> = from_slice(bytes)?;
+        if secrets.len() > legation_model::task::SECRETS_MAX { Err(Close::BadFrame) } else { Ok(secrets) }
+    }
+}

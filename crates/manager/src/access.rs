@@ -1,0 +1,121 @@
+//! Who is calling, and whether they may: API keys, and the one place that decides.
+
+use legation_api::Code;
+use legation_model::{
+    Name, Scope,
+    access::{Permission, Role},
+    api_key::ApiKey,
+    ids::ApiKeyId,
+};
+use legation_store::api_keys;
+
+use crate::{Manager, audit::Actor, error::Refusal};
+
+/// An authenticated caller.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The key's id.
+    pub key: ApiKeyId,
+    /// The key's name.
+    pub name: Name,
+    /// What it may do.
+    pub role: Role,
+    /// Where: this scope and below; everywhere when empty.
+    pub scope: Option<Scope>,
+    /// The request it makes, for the audit record.
+    pub request: String,
+}
+
+impl Caller {
+    /// Whether the caller may do this at all.
+    ///
+    /// # Errors
+    /// `forbidden`, naming the permission.
+    pub fn require(&self, permission: Permission) -> Result<(), Refusal> {
+        if self.role.holds(permission) {
+            return Ok(());
+        }
+        let detail = format!(
+            "this needs the permission {permission}, which the role {} of this key does not hold: use another key",
+            self.role
+        );
+        Err(Refusal::new(Code::Forbidden, detail))
+    }
+
+    /// Whether objects of this scope exist for the caller.
+    pub fn sees(&self, scope: &Scope) -> bool {
+        self.scope.as_ref().is_none_or(|own| own.contains(scope))
+    }
+
+    /// Refuses an object outside the caller's scope in the words for one that does not exist.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub fn require_sight(&self, scope: &Scope, what: &str) -> Result<(), Refusal> {
+        if self.sees(scope) { Ok(()) } else { Err(Refusal::not_found(what)) }
+    }
+
+    /// The scope a list is confined to: the asked one if the caller sees it, else the caller's own.
+    ///
+    /// # Errors
+    /// `not_found` when the asked scope is outside.
+    pub fn confine(&self, asked: Option<Scope>) -> Result<Option<Scope>, Refusal> {
+        match asked {
+            Some(scope) => self.require_sight(&scope, "scope").map(|()| Some(scope)),
+            None => Ok(self.scope.clone()),
+        }
+    }
+
+    /// The caller as audit records name them.
+    pub fn actor(&self) -> Actor {
+        Actor { name: format!("{} ({})", self.name, self.key), request: self.request.clone() }
+    }
+}
+
+impl Manager {
+    /// Finds out who presents this key.
+    ///
+    /// # Errors
+    /// `unauthenticated` for anything but a known, unexpired key; `store_unavailable` when nobody can tell.
+    pub async fn authenticate(&self, presented: &str, request: String) -> Result<Caller, Refusal> {
+        let refusal = || {
+            let detail = "the API key is not accepted: check LEGATION_API_KEY, or make a new one on the Manager's host \
+                          with `legation-manager admin reset`";
+            Refusal::new(Code::Unauthenticated, detail)
+        };
+        let key: ApiKey = presented.parse().map_err(|error| Refusal::new(Code::Unauthenticated, format!("{error}")))?;
+        let id = key.id;
+        let row = self.store.read(move |conn| Box::pin(api_keys::get(conn, id))).await?.ok_or_else(refusal)?;
+        let current = row.expires_at.is_none_or(|end| self.clock.wall() < end);
+        if !current || !self.keys.sealer.hash_matches(key.secret.expose(), &row.hash) {
+            return Err(refusal());
+        }
+        Ok(Caller { key: row.id, name: row.name, role: row.role, scope: row.scope, request })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(scope: Option<&str>) -> Caller {
+        Caller {
+            key: ApiKeyId([0; 16]),
+            name: "k".parse().expect("a name"),
+            role: Role::Operator,
+            scope: scope.map(|scope| scope.parse().expect("a scope")),
+            request: String::new(),
+        }
+    }
+
+    #[test]
+    fn another_tenants_objects_do_not_exist() {
+        let foreign: Scope = "other".parse().expect("a scope");
+        let refusal = caller(Some("acme")).require_sight(&foreign, "token").expect_err("outside");
+        assert_eq!(refusal, Refusal::not_found("token"));
+        assert!(caller(Some("acme")).confine(Some(foreign.clone())).is_err());
+        assert!(caller(None).sees(&foreign));
+        assert!(caller(Some("acme")).sees(&"acme/eng".parse().expect("a scope")));
+        assert!(!caller(Some("acme/eng")).sees(&"acme".parse().expect("a scope")));
+    }
+}

@@ -1,0 +1,78 @@
+//! Break-glass on the host: whoever can read the database and the key file can make an API key.
+
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
+
+use anyhow::Context;
+use legation_model::{
+    Clock, Entropy, Name, Secret,
+    access::Role,
+    api_key::ApiKey,
+    ids::{ApiKeyId, AuditId},
+};
+use legation_store::{Store, Tx, api_keys};
+
+use crate::{
+    audit::{self, Actor, Change},
+    config::Config,
+    keys::Keys,
+    start::database_url,
+};
+
+/// Makes a new API key with the role admin, beside a running Manager or before its first start.
+///
+/// # Errors
+/// When the database or the key-encryption key cannot be read, or the file exists already.
+pub async fn reset(
+    config: &Config,
+    name: &str,
+    key_file: Option<PathBuf>,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+) -> anyhow::Result<()> {
+    let name: Name = name.parse().context("--name")?;
+    fs::create_dir_all(&config.config_dir)
+        .with_context(|| format!("cannot make {}", config.config_dir.display()))?;
+    let store = Store::open_beside(&database_url(config)?).await?;
+    let keys = Keys::load(config, &store, clock, entropy).await?;
+    let mut secret = zeroize::Zeroizing::new([0; 32]);
+    entropy.fill(secret.as_mut_slice());
+    let key = ApiKey { id: ApiKeyId::random(entropy), secret: Secret::new(*secret) };
+    let row = api_keys::ApiKey {
+        id: key.id,
+        hash: keys.sealer.keyed_hash(key.secret.expose()),
+        name: name.clone(),
+        role: Role::Admin,
+        scope: None,
+        created_at: clock.wall(),
+        expires_at: None,
+    };
+    let (now, audit_id) = (clock.wall(), AuditId::random(entropy));
+    let job = move |tx: &mut Tx| {
+        Box::pin(async move {
+            api_keys::insert(tx, &row).await?;
+            let actor = Actor { name: "host".to_owned(), request: String::new() };
+            let (object, detail) = (row.id.to_string(), format!("role admin, name {}", row.name));
+            let change = Change { action: "admin.reset", object, scope: String::new(), detail };
+            audit::append(tx, audit_id, &actor, now, change).await
+        }) as _
+    };
+    store.write(job).await?;
+    show(&key, key_file)
+}
+
+#[expect(clippy::print_stdout, reason = "the key is the command's output")]
+fn show(key: &ApiKey, key_file: Option<PathBuf>) -> anyhow::Result<()> {
+    let text = key.reveal();
+    let Some(path) = key_file else {
+        println!("{}", text.expose());
+        return Ok(());
+    };
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot create {}: choose a file that is not there yet", path.display()))?;
+    file.write_all(text.expose().as_bytes())?;
+    Ok(file.sync_all()?)
+}

@@ -1,0 +1,83 @@
+//! The audit chain: one record per change, in the same transaction, each naming the hash of the one before.
+
+use legation_model::{Millis, ids::AuditId};
+use legation_store::{
+    StoreError, Tx,
+    audit::{self, AuditRecord},
+};
+
+use crate::seal::sha256;
+
+/// Who does something, and where they come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// A key's name and id, `system`, or `host` for break-glass.
+    pub name: String,
+    /// The request's id, or empty.
+    pub request: String,
+}
+
+impl Actor {
+    /// The Manager itself.
+    pub fn system() -> Self {
+        Self { name: "system".to_owned(), request: String::new() }
+    }
+}
+
+/// One change, without its place in the chain. `detail` never holds secret material.
+pub struct Change {
+    /// What was done, such as `token.revoke`.
+    pub action: &'static str,
+    /// On which object, by id.
+    pub object: String,
+    /// In which scope.
+    pub scope: String,
+    /// Before and after, or the reason.
+    pub detail: String,
+}
+
+/// Appends a change to the chain within the caller's transaction.
+///
+/// # Errors
+/// Those of the store; the change must then not happen either.
+pub async fn append(tx: &mut Tx, id: AuditId, actor: &Actor, now: Millis, change: Change) -> Result<(), StoreError> {
+    let (number, previous) = audit::last(tx).await?.map_or((0, Vec::new()), |(number, hash)| (number + 1, hash));
+    let mut record = AuditRecord {
+        id,
+        number,
+        at: now,
+        actor: actor.name.clone(),
+        action: change.action.to_owned(),
+        object: change.object,
+        scope: change.scope,
+        detail: change.detail,
+        request: actor.request.clone(),
+        previous,
+        hash: Vec::new(),
+    };
+    record.hash = link(&record);
+    audit::append(tx, &record).await
+}
+
+/// The hash that binds a record to its predecessor: SHA-256 over length-prefixed fields, so that no two records
+/// share an encoding.
+pub fn link(record: &AuditRecord) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let fields: [&[u8]; 10] = [
+        &record.previous,
+        &record.number.to_be_bytes(),
+        &record.at.to_be_bytes(),
+        record.id.as_ref(),
+        record.actor.as_bytes(),
+        record.action.as_bytes(),
+        record.object.as_bytes(),
+        record.scope.as_bytes(),
+        record.detail.as_bytes(),
+        record.request.as_bytes(),
+    ];
+    for field in fields {
+        bytes.extend_from_slice(&(field.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(field);
+    }
+    sha256(&bytes).to_vec()
+}

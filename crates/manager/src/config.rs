@@ -1,0 +1,365 @@
+//! Configuration: flags, then environment, then one TOML file, then defaults.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use legation_model::Millis;
+use serde::Deserialize;
+
+/// Where the Manager listens when nobody says otherwise.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:7430";
+/// The shortest and the longest lease an operator may choose.
+pub const LEASE_RANGE: (Millis, Millis) = (15_000, 24 * 60 * 60 * 1000);
+const LEASE_DEFAULT: Millis = 5 * 60 * 1000;
+const HEARTBEAT_DEFAULT: Millis = 10_000;
+const FIRST_RETRY_DEFAULT: Millis = 1_000;
+
+/// The Manager of Legation: the control plane that delegates connect to.
+#[derive(Debug, Parser)]
+#[command(name = "legation-manager", version, after_help = EXIT_CODES)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Read settings from this TOML file; flags and environment win over it.
+    #[arg(long, env = "LEGATION_CONFIG_FILE", value_name = "FILE", global = true)]
+    config_file: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 stopped as told, 1 failed (the reason is the last line), 2 wrong usage.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the Manager (the default).
+    Serve,
+    /// Work on the host itself, for when nobody can log in any more.
+    Admin {
+        #[command(subcommand)]
+        command: AdminCommand,
+    },
+}
+
+/// Break-glass commands.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Make a new API key with the role admin, even while the Manager runs.
+    Reset {
+        /// The key's name, as lists and audit records show it.
+        #[arg(long, default_value = "admin-reset")]
+        name: String,
+        /// Write the key into this new file (0600) instead of printing it.
+        #[arg(long, value_name = "FILE")]
+        key_file: Option<PathBuf>,
+    },
+}
+
+/// Every setting, as flag, environment variable and TOML key (dashes become underscores).
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Directory of the embedded database [default: $XDG_DATA_HOME/legation or ~/.local/share/legation].
+    #[arg(long, env = "LEGATION_DATA_DIR", value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+    /// Directory of the key-encryption key, kept apart from the data [default: $XDG_CONFIG_HOME/legation or ~/.config/legation].
+    #[arg(long, env = "LEGATION_CONFIG_DIR", value_name = "DIR", global = true)]
+    pub config_dir: Option<PathBuf>,
+    /// Database to use instead of the embedded one: postgres://user:password@host/name.
+    #[arg(long, env = "LEGATION_DATABASE_URL", value_name = "URL", hide_env_values = true, global = true)]
+    pub database_url: Option<String>,
+    /// Address of the API and, unless link-listen is set, of the delegate link [default: 127.0.0.1:7430].
+    #[arg(long, env = "LEGATION_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// A second address that serves the delegate link alone; the API's address then serves no link.
+    #[arg(long, env = "LEGATION_LINK_LISTEN", value_name = "ADDRESS")]
+    pub link_listen: Option<SocketAddr>,
+    /// Certificate chain (PEM) for HTTPS.
+    #[arg(long, env = "LEGATION_TLS_CERT_FILE", value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Private key (PEM) of the certificate.
+    #[arg(long, env = "LEGATION_TLS_KEY_FILE", value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Serve HTTPS with a certificate made on first start and kept in the configuration directory.
+    #[arg(long, env = "LEGATION_TLS_SELF_SIGNED", num_args = 0..=1, default_missing_value = "true")]
+    pub tls_self_signed: Option<bool>,
+    /// Names and addresses in the self-signed certificate, besides localhost.
+    #[arg(long, env = "LEGATION_TLS_NAMES", value_name = "NAME,…", value_delimiter = ',')]
+    pub tls_names: Option<Vec<String>>,
+    /// Allow plain HTTP on an address that is not loopback (behind a TLS-terminating proxy).
+    #[arg(long, env = "LEGATION_INSECURE_HTTP", num_args = 0..=1, default_missing_value = "true")]
+    pub insecure_http: Option<bool>,
+    /// How long a delegate may act without an answered heartbeat: 15s to 24h [default: 5m].
+    #[arg(long, env = "LEGATION_LEASE", value_name = "DURATION")]
+    pub lease: Option<String>,
+    /// How often a delegate sends a heartbeat, at most a third of the lease [default: 10s].
+    #[arg(long, env = "LEGATION_HEARTBEAT", value_name = "DURATION")]
+    pub heartbeat: Option<String>,
+    /// Within which window delegates come back after a cut [default: 1s].
+    #[arg(long, env = "LEGATION_FIRST_RETRY", value_name = "DURATION")]
+    pub first_retry: Option<String>,
+    /// Log level: error, warn, info, debug or trace, also per part as in `info,legation_manager=debug` [default: info].
+    #[arg(long, env = "LEGATION_LOG", value_name = "LEVEL", global = true)]
+    pub log: Option<String>,
+    /// Log format: text or json [default: text].
+    #[arg(long, env = "LEGATION_LOG_FORMAT", value_name = "FORMAT", global = true)]
+    pub log_format: Option<String>,
+    /// Write the real addresses into this file when ready (for ports chosen by the system).
+    #[arg(long, env = "LEGATION_READY_FILE", value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// The settings, resolved and checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// See [`Settings`].
+    pub data_dir: PathBuf,
+    /// See [`Settings`].
+    pub config_dir: PathBuf,
+    /// Where the store is; the embedded database in `data_dir` unless set.
+    pub database_url: Option<String>,
+    /// See [`Settings`].
+    pub listen: SocketAddr,
+    /// See [`Settings`].
+    pub link_listen: Option<SocketAddr>,
+    /// How connections are protected.
+    pub transport: Transport,
+    /// The timing that Welcome tells delegates.
+    pub timing: Timing,
+    /// See [`Settings`].
+    pub log: String,
+    /// Log as JSON.
+    pub log_json: bool,
+    /// See [`Settings`].
+    pub ready_file: Option<PathBuf>,
+}
+
+/// How connections are protected besides Noise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// No TLS.
+    Plain,
+    /// TLS with an operator's certificate.
+    Files {
+        /// Chain, PEM.
+        cert: PathBuf,
+        /// Key, PEM.
+        key: PathBuf,
+    },
+    /// TLS with a certificate of its own.
+    SelfSigned {
+        /// Further names in it.
+        names: Vec<String>,
+    },
+}
+
+/// The timing of sessions, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a delegate may act after it sent the last heartbeat that was answered.
+    pub lease: Millis,
+    /// Interval of heartbeats.
+    pub heartbeat: Millis,
+    /// Window of the first retry after a cut.
+    pub first_retry: Millis,
+}
+
+impl Timing {
+    /// The lease as the Manager counts it: from its last answer, and 1 % longer, for clocks that differ in rate.
+    pub const fn lease_counted(&self) -> Millis {
+        self.lease + self.lease / 100
+    }
+}
+
+impl CommandLine {
+    /// The command and the checked settings.
+    ///
+    /// # Errors
+    /// One sentence per mistake, each naming the setting.
+    pub fn resolve(self) -> anyhow::Result<(Command, Config)> {
+        let file = self.config_file.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let config = Config::new(self.settings.or(file))?;
+        Ok((self.command.unwrap_or(Command::Serve), config))
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Settings> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read the settings file {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("the settings file {} is not right", path.display()))
+}
+
+impl Settings {
+    /// These settings where they are set, the other ones elsewhere.
+    fn or(self, other: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(other.data_dir),
+            config_dir: self.config_dir.or(other.config_dir),
+            database_url: self.database_url.or(other.database_url),
+            listen: self.listen.or(other.listen),
+            link_listen: self.link_listen.or(other.link_listen),
+            tls_cert_file: self.tls_cert_file.or(other.tls_cert_file),
+            tls_key_file: self.tls_key_file.or(other.tls_key_file),
+            tls_self_signed: self.tls_self_signed.or(other.tls_self_signed),
+            tls_names: self.tls_names.or(other.tls_names),
+            insecure_http: self.insecure_http.or(other.insecure_http),
+            lease: self.lease.or(other.lease),
+            heartbeat: self.heartbeat.or(other.heartbeat),
+            first_retry: self.first_retry.or(other.first_retry),
+            log: self.log.or(other.log),
+            log_format: self.log_format.or(other.log_format),
+            ready_file: self.ready_file.or(other.ready_file),
+        }
+    }
+}
+
+impl Config {
+    /// Checks settings and fills in the defaults.
+    ///
+    /// # Errors
+    /// One sentence per mistake, each naming the setting.
+    pub fn new(settings: Settings) -> anyhow::Result<Self> {
+        let listen = settings.listen.unwrap_or(LISTEN_DEFAULT.parse().expect("the default is an address"));
+        let transport = transport(&settings)?;
+        for address in [Some(listen), settings.link_listen].into_iter().flatten() {
+            let open = transport == Transport::Plain && !address.ip().is_loopback();
+            if open && settings.insecure_http != Some(true) {
+                bail!(
+                    "{address} is not loopback and TLS is off: set tls-cert-file and tls-key-file, or tls-self-signed, \
+                     or insecure-http when a proxy in front speaks TLS"
+                );
+            }
+        }
+        Ok(Self {
+            data_dir: directory(settings.data_dir.as_ref(), "XDG_DATA_HOME", ".local/share")?,
+            config_dir: directory(settings.config_dir.as_ref(), "XDG_CONFIG_HOME", ".config")?,
+            listen,
+            transport,
+            timing: timing(&settings)?,
+            log_json: log_json(&settings)?,
+            log: settings.log.unwrap_or_else(|| "info".to_owned()),
+            link_listen: settings.link_listen,
+            database_url: settings.database_url,
+            ready_file: settings.ready_file,
+        })
+    }
+}
+
+fn transport(settings: &Settings) -> anyhow::Result<Transport> {
+    let self_signed = settings.tls_self_signed == Some(true);
+    match (&settings.tls_cert_file, &settings.tls_key_file) {
+        (Some(_), Some(_)) if self_signed => {
+            bail!("tls-self-signed and tls-cert-file exclude each other: choose one")
+        }
+        (Some(cert), Some(key)) => Ok(Transport::Files { cert: cert.clone(), key: key.clone() }),
+        (None, None) if self_signed => {
+            Ok(Transport::SelfSigned { names: settings.tls_names.clone().unwrap_or_default() })
+        }
+        (None, None) => Ok(Transport::Plain),
+        _ => bail!("tls-cert-file and tls-key-file belong together: set both"),
+    }
+}
+
+fn timing(settings: &Settings) -> anyhow::Result<Timing> {
+    let lease = duration("lease", settings.lease.as_deref(), LEASE_DEFAULT)?;
+    let heartbeat = duration("heartbeat", settings.heartbeat.as_deref(), HEARTBEAT_DEFAULT.min(lease / 3))?;
+    let first_retry = duration("first-retry", settings.first_retry.as_deref(), FIRST_RETRY_DEFAULT)?;
+    if lease < LEASE_RANGE.0 || lease > LEASE_RANGE.1 {
+        bail!("lease is out of range: choose 15s to 24h");
+    }
+    if heartbeat < 100 || heartbeat > lease / 3 {
+        bail!("heartbeat is out of range: choose 100ms up to a third of the lease");
+    }
+    Ok(Timing { lease, heartbeat, first_retry })
+}
+
+fn duration(name: &str, text: Option<&str>, default: Millis) -> anyhow::Result<Millis> {
+    let Some(text) = text else { return Ok(default) };
+    let duration: Duration = text
+        .parse::<humantime::Duration>()
+        .with_context(|| format!("{name} is not a duration: write it like 10s, 5m or 2h"))?
+        .into();
+    Millis::try_from(duration.as_millis()).with_context(|| format!("{name} is too long"))
+}
+
+fn log_json(settings: &Settings) -> anyhow::Result<bool> {
+    match settings.log_format.as_deref() {
+        None | Some("text") => Ok(false),
+        Some("json") => Ok(true),
+        Some(_) => bail!("log-format is text or json"),
+    }
+}
+
+fn directory(set: Option<&PathBuf>, variable: &str, below_home: &str) -> anyhow::Result<PathBuf> {
+    if let Some(directory) = set {
+        return Ok(std::path::absolute(directory)?);
+    }
+    let base = std::env::var_os(variable).map(PathBuf::from).filter(|base| base.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(below_home));
+    let base = base.or_else(home).with_context(|| {
+        format!("neither {variable} nor HOME is set: name the directories with --data-dir and --config-dir")
+    })?;
+    Ok(base.join("legation"))
+}
+
+/// The reference page of all settings, made from the definitions above.
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Settings of the Manager\n\nGenerated from the program; a test keeps it true. Flags win over the \
+         environment, the environment over the TOML file named by `--config-file`, and that over the defaults. A \
+         TOML key is the flag's name with underscores.\n\n| flag | environment | TOML key | meaning |\n|---|---|---|---|\n",
+    );
+    for arg in CommandLine::command().get_arguments() {
+        let (Some(flag), Some(variable)) = (arg.get_long(), arg.get_env()) else { continue };
+        let key = if flag == "config-file" { String::new() } else { format!("`{}`", flag.replace('-', "_")) };
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
+        page += &format!("| `--{flag}` | `{}` | {key} | {help} |\n", variable.to_string_lossy());
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(settings: Settings) -> String {
+        let home = Settings { data_dir: Some("/d".into()), config_dir: Some("/c".into()), ..Default::default() };
+        Config::new(settings.or(home)).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn mistakes_name_the_setting_and_the_fix() {
+        let settings = Settings { listen: "0.0.0.0:1".parse().ok(), ..Default::default() };
+        assert!(refused(settings).contains("insecure-http"));
+        let settings = Settings { lease: Some("1s".into()), ..Default::default() };
+        assert!(refused(settings).contains("15s to 24h"));
+        let settings = Settings { heartbeat: Some("200s".into()), ..Default::default() };
+        assert!(refused(settings).contains("a third of the lease"));
+        let settings = Settings { tls_key_file: Some("/k".into()), ..Default::default() };
+        assert!(refused(settings).contains("belong together"));
+        assert!(toml::from_str::<Settings>("lise = 1").is_err(), "an unknown key is a mistake");
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let flags = Settings { lease: Some("1m".into()), ..Default::default() };
+        let file = toml::from_str("lease = \"2m\"\nheartbeat = \"2s\"").expect("a file");
+        let merged = flags.or(file);
+        assert_eq!((merged.lease.as_deref(), merged.heartbeat.as_deref()), (Some("1m"), Some("2s")));
+    }
+
+    #[test]
+    fn the_reference_page_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config.md");
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(path, reference()).expect("writable");
+        }
+        let page = fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(page, reference(), "run `UPDATE=1 cargo test -p legation-manager reference_page`");
+    }
+}

@@ -1,0 +1,117 @@
+//! The route table: every route, its permission, and the function that runs.
+
+mod accounts;
+mod delegates;
+mod guard;
+mod health;
+mod link;
+mod openapi;
+mod output;
+mod receipts;
+mod request;
+mod respond;
+mod tasks;
+mod tokens;
+mod whoami;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    handler::Handler,
+    http::Method,
+    middleware::{from_fn, from_fn_with_state},
+    routing::{MethodFilter, MethodRouter, on},
+};
+use legation_api::routes;
+use legation_model::access::Permission;
+
+use crate::Manager;
+
+pub use guard::Access;
+pub use openapi::document;
+
+/// One line of the route table.
+pub struct Route {
+    /// Method.
+    pub method: Method,
+    /// Path, with its placeholder.
+    pub path: &'static str,
+    /// Who may.
+    pub access: Access,
+    handler: MethodRouter<Arc<Manager>>,
+}
+
+/// The route table.
+pub fn table() -> Vec<Route> {
+    use Access::{AnyKey, Needs, Public};
+    use Permission as P;
+    vec![
+        get(routes::HEALTHZ, Public, health::alive),
+        get(routes::READYZ, Public, health::ready),
+        get(routes::METRICS, Needs(P::MetricsView), health::metrics),
+        get(routes::OPENAPI, Public, openapi::serve),
+        get(routes::WHOAMI, AnyKey, whoami::show),
+        get(routes::ACCOUNTS, Needs(P::AccountView), accounts::list),
+        post(routes::ACCOUNTS, Needs(P::AccountEdit), accounts::create),
+        get(routes::ACCOUNT, Needs(P::AccountView), accounts::show),
+        get(routes::TOKENS, Needs(P::DelegateView), tokens::list),
+        post(routes::TOKENS, Needs(P::DelegateEdit), tokens::create),
+        get(routes::TOKEN, Needs(P::DelegateView), tokens::show),
+        delete(routes::TOKEN, Needs(P::DelegateDelete), tokens::delete),
+        post(routes::TOKEN_ISSUE, Needs(P::DelegateEdit), tokens::issue),
+        post(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), tokens::revoke),
+        get(routes::DELEGATES, Needs(P::DelegateView), delegates::list),
+        get(routes::DELEGATE, Needs(P::DelegateView), delegates::show),
+        get(routes::TASKS, Needs(P::TaskView), tasks::list),
+        post(routes::TASKS, Needs(P::TaskRun), tasks::submit),
+        get(routes::TASK, Needs(P::TaskView), tasks::show),
+        post(routes::TASK_CANCEL, Needs(P::TaskRun), tasks::cancel),
+        get(routes::TASK_OUTPUT, Needs(P::TaskView), output::stream),
+        get(routes::RECEIPTS, Needs(P::DelegateView), receipts::list),
+        get(routes::RECEIPT, Needs(P::DelegateView), receipts::show),
+        link_route(),
+    ]
+}
+
+/// The delegate link: public here, because Noise decides who speaks on it.
+fn link_route() -> Route {
+    get(routes::LINK, Access::Public, link::upgrade)
+}
+
+/// The API, with the delegate link unless that has a listener of its own.
+pub fn router(manager: Arc<Manager>, with_link: bool) -> Router {
+    let table = table().into_iter().filter(|route| with_link || route.path != routes::LINK);
+    build(manager, table)
+}
+
+/// The delegate link alone, with the health that a load balancer asks for.
+pub fn link_router(manager: Arc<Manager>) -> Router {
+    build(manager, [link_route(), get(routes::HEALTHZ, Access::Public, health::alive)])
+}
+
+fn build(manager: Arc<Manager>, table: impl IntoIterator<Item = Route>) -> Router {
+    let mut router = Router::new();
+    for route in table {
+        let guard = from_fn_with_state((Arc::clone(&manager), route.access), guard::check);
+        router = router.route(route.path, route.handler.layer(guard));
+    }
+    router
+        .fallback(respond::no_such_path)
+        .method_not_allowed_fallback(respond::no_such_method)
+        .layer(from_fn(respond::with_request_id))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(respond::panicked))
+        .with_state(manager)
+}
+
+fn get<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { method: Method::GET, path, access, handler: on(MethodFilter::GET, handler) }
+}
+
+fn post<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { method: Method::POST, path, access, handler: on(MethodFilter::POST, handler) }
+}
+
+fn delete<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { method: Method::DELETE, path, access, handler: on(MethodFilter::DELETE, handler) }
+}

@@ -1,0 +1,50 @@
+//! The contract as OpenAPI 3.1, made from the handlers themselves.
+
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+};
+
+use super::{accounts, delegates, health, link, output, receipts, tasks, tokens, whoami};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Legation Manager", description = "The control plane of delegates.", license(name = "Apache-2.0")),
+    paths(
+        health::alive, health::ready, health::metrics, serve, whoami::show,
+        accounts::list, accounts::create, accounts::show,
+        tokens::list, tokens::create, tokens::show, tokens::issue, tokens::revoke, tokens::delete,
+        delegates::list, delegates::show,
+        tasks::submit, tasks::list, tasks::show, tasks::cancel, output::stream,
+        receipts::list, receipts::show, link::upgrade,
+    ),
+    components(schemas(
+        legation_api::tokens::RevokePreview, legation_api::tokens::IssuePreview, legation_api::tasks::Task,
+    )),
+    modifiers(&ApiKeys),
+    security(("api_key" = [])),
+)]
+struct Contract;
+
+struct ApiKeys;
+
+impl Modify for ApiKeys {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_with(Default::default);
+        components.add_security_scheme("api_key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}
+
+/// The document, as it is committed in `docs/openapi.json`.
+pub fn document() -> String {
+    let mut text = Contract::openapi().to_pretty_json().expect("the document is made of plain values");
+    text.push('\n');
+    text
+}
+
+/// This document.
+#[utoipa::path(get, path = "/api/v1/openapi.json", tag = "health", security(()),
+    responses((status = 200, content_type = "application/json")))]
+pub(super) async fn serve() -> ([(&'static str, &'static str); 1], String) {
+    ([("content-type", "application/json")], document())
+}

@@ -1,0 +1,130 @@
+//! Delegate tokens over HTTP.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use legation_api::{
+    List, Problem,
+    page::DryRun,
+    receipts::Receipt,
+    tokens::{
+        CreateToken, DeletedToken, IssuePreview, IssuedToken, NoValue, RevokePreview, RevokeToken, Token, TokensQuery,
+    },
+};
+use legation_model::ids::TokenId;
+use legation_store::tokens::TokenFilter;
+
+use super::{
+    request::{Body, Id, Params, paged},
+    respond::{Json, ok},
+};
+use crate::{
+    Manager,
+    access::Caller,
+    error::Refusal,
+    tokens::{Issued, NewToken},
+};
+
+/// Lists tokens; revoked ones only when asked.
+#[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", params(TokensQuery),
+    responses((status = 200, body = List<Token>), (status = 400, body = Problem)))]
+pub(super) async fn list(
+    State(manager): State<Arc<Manager>>,
+    caller: Caller,
+    Params(query): Params<TokensQuery>,
+) -> Result<Json<List<Token>>, Refusal> {
+    let filter = TokenFilter { scope: query.scope, include_ended: query.include_revoked, name: query.name };
+    let found = manager.list_tokens(&caller, filter, paged(query.limit, query.cursor)).await?;
+    Ok(ok(List { items: found.items.iter().map(Token::from).collect(), next: found.next }))
+}
+
+/// Creates a token and, unless asked not to, issues it: the answer has its value, this once.
+#[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", request_body = CreateToken,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request create nothing")),
+    responses((status = 201, body = IssuedToken), (status = 400, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn create(
+    State(manager): State<Arc<Manager>>,
+    caller: Caller,
+    body: Body<CreateToken>,
+) -> Result<Json<IssuedToken>, Refusal> {
+    let asked = body.value;
+    asked.check(manager.clock.wall())?;
+    let limits = asked.limits();
+    let CreateToken { scope, name, description, issue, .. } = asked;
+    let new = NewToken { scope, name, description, limits, issue };
+    let issued = manager.create_token(&caller, new, body.once).await?;
+    Ok(Json(StatusCode::CREATED, shown_once(issued)))
+}
+
+/// Shows a token, never its value.
+#[utoipa::path(get, path = "/api/v1/tokens/{token}", tag = "tokens", params(("token" = String, Path)),
+    responses((status = 200, body = Token), (status = 404, body = Problem)))]
+pub(super) async fn show(
+    State(manager): State<Arc<Manager>>,
+    caller: Caller,
+    Id(id): Id<TokenId>,
+) -> Result<Json<Token>, Refusal> {
+    Ok(ok(Token::from(&manager.token(&caller, id).await?)))
+}
+
+/// Makes the secret of an unissued token: the answer has its value, this once. With `dry_run`, an `IssuePreview`.
+#[utoipa::path(post, path = "/api/v1/tokens/{token}/issue", tag = "tokens", params(("token" = String, Path), DryRun),
+    responses((status = 200, body = IssuedToken), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn issue(
+    State(manager): State<Arc<Manager>>,
+    caller: Caller,
+    Id(id): Id<TokenId>,
+    Params(DryRun { dry_run }): Params<DryRun>,
+) -> Result<Response, Refusal> {
+    let issued = manager.issue_token(&caller, id, dry_run).await?;
+    if dry_run {
+        let generation = issued.token.generation + 1;
+        return Ok(ok(IssuePreview { token: Token::from(&issued.token), generation }).into_response());
+    }
+    Ok(ok(shown_once(issued)).into_response())
+}
+
+/// Revokes a token: when this answers, no delegate of it is connected. With `dry_run`, a `RevokePreview`.
+#[utoipa::path(post, path = "/api/v1/tokens/{token}/revoke", tag = "tokens", request_body = RevokeToken,
+    params(("token" = String, Path), DryRun),
+    responses((status = 200, body = Receipt), (status = 404, body = Problem), (status = 503, body = Problem)))]
+pub(super) async fn revoke(
+    State(manager): State<Arc<Manager>>,
+    caller: Caller,
+    Id(id): Id<TokenId>,
+    Params(DryRun { dry_run }): Params<DryRun>,
+    body: Body<RevokeToken>,
+) -> Result<Response, Refusal> {
+    if dry_run {
+        let preview: RevokePreview = manager.preview_revoke(&caller, id).await?;
+        return Ok(ok(preview).into_response());
+    }
+    let receipt = manager.revoke_token(&caller, id, body.value.reason).await?;
+    Ok(ok(Receipt::from(&receipt)).into_response())
+}
+
+/// Deletes a revoked token. With `dry_run`, only says what would be deleted.
+#[utoipa::path(delete, path = "/api/v1/tokens/{token}", tag = "tokens", params(("token" = String, Path), DryRun),
+    responses((status = 200, body = DeletedToken), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn delete(
+    State(manager): State<Arc<Manager>>,
+    caller: Caller,
+    Id(id): Id<TokenId>,
+    Params(DryRun { dry_run }): Params<DryRun>,
+) -> Result<Json<DeletedToken>, Refusal> {
+    let token = manager.delete_token(&caller, id, dry_run).await?;
+    Ok(ok(DeletedToken { token: Token::from(&token) }))
+}
+
+fn shown_once(issued: Issued) -> IssuedToken {
+    let code = match (&issued.value, issued.token.generation) {
+        (Some(_), _) => None,
+        (None, 0) => Some(NoValue::NotIssued),
+        (None, _) => Some(NoValue::ValueAlreadyShown),
+    };
+    IssuedToken { token: Token::from(&issued.token), value: issued.value, code }
+}

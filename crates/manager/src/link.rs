@@ -1,0 +1,255 @@
+//! One delegate connection, from its handshake to its last word.
+//!
+//! The order of events here is the promise of a revocation: a stop overtakes everything, whatever is sent passes
+//! the token's gate and holds it until the bytes are with the socket, and nothing a peer does or fails to do can
+//! hold the gate for longer than it takes to notice the stop.
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use futures_util::future::BoxFuture;
+use legation_link::{Connection, Ended, Socket};
+use legation_wire::{
+    ManagerEnd, ManagerEvent, Proof,
+    message::{FromDelegate, Goodbye, Hello, Stopped, ToDelegate},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{Manager, delegates::Admission, sessions::Session};
+
+/// Connections that may be in their handshake at once; more are shed before they cost anything.
+pub const HANDSHAKES_MAX: usize = 2_048;
+/// How long a Goodbye may take before the connection is cut without it.
+pub const GOODBYE_DEADLINE: Duration = Duration::from_millis(250);
+/// How long a peer may leave bytes untaken before its session ends.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(20);
+/// Reports of one session that may wait for the store; a delegate keeps what was not acknowledged.
+pub const REPORTS_MAX: usize = 512;
+/// Pause before reports that the store did not take are recorded again.
+const STORE_PAUSE: Duration = Duration::from_millis(250);
+
+type Link = Connection<ManagerEnd>;
+type Recording = BoxFuture<'static, Vec<ToDelegate>>;
+
+/// What a proven peer opens with.
+enum Opening {
+    Hello(Box<Hello>),
+    Stopped(Stopped),
+}
+
+impl Manager {
+    /// Serves one upgraded connection until it ends.
+    pub async fn serve_link<Io>(self: Arc<Self>, io: Io, peer: SocketAddr)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Ok(handshaking) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+            self.metrics.shed.inc();
+            return;
+        };
+        let end = ManagerEnd::new(
+            Arc::clone(&self.keys.manager),
+            Arc::clone(&self.tokens) as _,
+            self.clock.boot(),
+            Arc::clone(&self.entropy),
+        );
+        let clock = Arc::clone(&self.clock);
+        let mut link = Connection::new(Socket::server(io), end, move || clock.boot());
+        let opened = opening(&mut link).await;
+        drop(handshaking);
+        match opened {
+            Ok((proof, Opening::Hello(hello))) => self.serve_delegate(link, &proof, *hello, peer).await,
+            Ok((proof, Opening::Stopped(stopped))) => self.serve_stopped(link, &proof, stopped).await,
+            Err(ended) => {
+                self.metrics.unproven.inc();
+                tracing::debug!(%peer, %ended, "a connection ended before it proved a token");
+                link.abandon(&ended, GOODBYE_DEADLINE).await;
+            }
+        }
+    }
+
+    async fn serve_delegate(self: Arc<Self>, mut link: Link, proof: &Proof, hello: Hello, peer: SocketAddr) {
+        let admission = match self.admit(proof, hello, peer.ip()).await {
+            Ok(admission) => admission,
+            Err(goodbye) => {
+                self.metrics.refused.inc();
+                tracing::info!(%peer, token = %proof.hint.token, reason = %goodbye.reason, "delegate refused");
+                return say_goodbye(link, goodbye).await;
+            }
+        };
+        let session = Arc::clone(&admission.session);
+        self.metrics.admitted.inc();
+        tracing::info!(
+            delegate = %session.delegate, name = %session.name, host = %session.host, %peer, token = %session.token.id,
+            "delegate connected"
+        );
+        let goodbye = match self.run_session(&mut link, admission).await {
+            Leave::Told(goodbye) => goodbye,
+            Leave::Ended(ended) => {
+                tracing::info!(delegate = %session.delegate, %ended, "delegate disconnected");
+                None
+            }
+        };
+        match goodbye {
+            Some(goodbye) => say_goodbye(link, goodbye).await,
+            None => drop(link),
+        }
+        self.sessions.unregister(&session);
+        session.mark_closed();
+        self.queue.nudge();
+    }
+
+    async fn run_session(self: &Arc<Self>, link: &mut Link, admission: Admission) -> Leave {
+        let Admission { session, welcome, entered } = admission;
+        let welcomed = send(link, &session, [ToDelegate::Welcome(welcome)]).await;
+        drop(entered);
+        if let Err(leave) = welcomed {
+            return leave;
+        }
+        self.queue.nudge();
+        let mut reports = VecDeque::new();
+        let mut recording: Option<Recording> = None;
+        loop {
+            if let Err(leave) = self.deliver(link, &session).await {
+                return leave;
+            }
+            if recording.is_none() && !reports.is_empty() {
+                recording = Some(Box::pin(Arc::clone(self).record(Arc::clone(&session), reports.drain(..).collect())));
+            }
+            tokio::select! {
+                biased;
+                goodbye = session.stopping() => return Leave::Told(goodbye.clone()),
+                answers = recorded(&mut recording) => answers.into_iter().for_each(|answer| session.send(answer)),
+                () = session.signalled() => {}
+                event = link.next() => match event {
+                    Ok(ManagerEvent::Message(message)) => {
+                        if let Err(leave) = self.hear(link, &session, message, &mut reports).await {
+                            return leave;
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(ended) => return Leave::Ended(ended),
+                },
+            }
+        }
+    }
+
+    /// Takes one message in. A heartbeat is answered here and now; what must be durable waits in `reports`.
+    async fn hear(
+        &self,
+        link: &mut Link,
+        session: &Session,
+        message: FromDelegate,
+        reports: &mut VecDeque<FromDelegate>,
+    ) -> Result<(), Leave> {
+        match message {
+            FromDelegate::Heartbeat { sent, .. } => {
+                let Ok(_entered) = session.token.enter(&self.clock) else { return Ok(()) };
+                session.last_answered.store(self.clock.boot(), Ordering::Relaxed);
+                self.metrics.heartbeats.inc();
+                send(link, session, [ToDelegate::HeartbeatAck { sent }]).await
+            }
+            FromDelegate::Draining => {
+                session.draining.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            report if reports.len() < REPORTS_MAX => {
+                reports.push_back(report);
+                Ok(())
+            }
+            _ => Err(Leave::Told(Some(crate::delegates::later("the Manager's database is behind")))),
+        }
+    }
+
+    /// Sends what others queued for the session. An effect of its token.
+    async fn deliver(&self, link: &mut Link, session: &Session) -> Result<(), Leave> {
+        let Some(first) = session.next_outgoing() else { return Ok(()) };
+        // A closed gate means that the stop is on its way; whatever waits is not sent any more.
+        let Ok(_entered) = session.token.enter(&self.clock) else { return Ok(()) };
+        send(link, session, std::iter::once(first).chain(std::iter::from_fn(|| session.next_outgoing()))).await
+    }
+
+    /// Records reports until the store took them or the token ended. An effect of the session's token.
+    async fn record(self: Arc<Self>, session: Arc<Session>, reports: Vec<FromDelegate>) -> Vec<ToDelegate> {
+        loop {
+            {
+                let Ok(_entered) = session.token.enter(&self.clock) else { return Vec::new() };
+                match self.record_reports(&session, &reports).await {
+                    Ok(answers) => return answers,
+                    Err(error) => tracing::warn!(%error, "reports cannot be stored; trying again"),
+                }
+            }
+            tokio::time::sleep(STORE_PAUSE).await;
+        }
+    }
+
+    /// Accepts the one frame that a revoked token may still send, and answers it with the refusal.
+    async fn serve_stopped(&self, link: Link, proof: &Proof, stopped: Stopped) {
+        let Some(live) = self.tokens.get(proof.hint.token) else { return };
+        if live.receipt() == Some(stopped.receipt) {
+            let (scope, key) = (live.scope.clone(), proof.identity);
+            let find = move |conn: &mut legation_store::Conn| {
+                Box::pin(async move { legation_store::delegates::by_key(conn, &scope, &key).await }) as _
+            };
+            match self.store.read(find).await {
+                Ok(Some(delegate)) => {
+                    let recorded = self.record_stop(stopped.receipt, delegate.id, stopped.tasks_killed).await;
+                    tracing::info!(delegate = %delegate.id, tasks = stopped.tasks_killed, ?recorded, "delegate reported its stop");
+                }
+                other => tracing::debug!(?other, "a stop report from a key that has no line"),
+            }
+        }
+        say_goodbye(link, live.refusal()).await;
+    }
+}
+
+/// Why a session is over.
+enum Leave {
+    /// It was told to stop, with this Goodbye if any.
+    Told(Option<Goodbye>),
+    /// The link ended.
+    Ended(Ended),
+}
+
+/// Drives the handshake to the first frame.
+async fn opening(link: &mut Link) -> Result<(Proof, Opening), Ended> {
+    let mut proof = None;
+    loop {
+        match (link.next().await?, proof) {
+            (ManagerEvent::Proven(proven), _) => proof = Some(proven),
+            (ManagerEvent::Hello(hello), Some(proof)) => return Ok((proof, Opening::Hello(hello))),
+            (ManagerEvent::Stopped(stopped), Some(proof)) => return Ok((proof, Opening::Stopped(stopped))),
+            _ => return Err(Ended::Protocol(legation_wire::Close::OutOfPlace)),
+        }
+    }
+}
+
+/// Hands messages to the socket, unless the session is told to stop meanwhile or the peer does not take them.
+async fn send(link: &mut Link, session: &Session, messages: impl IntoIterator<Item = ToDelegate>) -> Result<(), Leave> {
+    for message in messages {
+        link.end_mut().send(message).map_err(|close| Leave::Ended(Ended::Protocol(close)))?;
+    }
+    tokio::select! {
+        biased;
+        goodbye = session.stopping() => Err(Leave::Told(goodbye.clone())),
+        flushed = tokio::time::timeout(WRITE_DEADLINE, link.flush()) => match flushed {
+            Ok(flushed) => flushed.map_err(Leave::Ended),
+            Err(_) => Err(Leave::Ended(Ended::Protocol(legation_wire::Close::Silent))),
+        },
+    }
+}
+
+/// Says the last word under its deadline and closes.
+async fn say_goodbye(mut link: Link, goodbye: Goodbye) {
+    let (code, reason) = (goodbye.reason.code(), goodbye.reason.as_str());
+    if link.end_mut().send(ToDelegate::Goodbye(goodbye)).is_ok() {
+        link.close(code, reason, GOODBYE_DEADLINE).await;
+    }
+}
+
+/// Waits for a recording, or for ever when there is none.
+async fn recorded(recording: &mut Option<Recording>) -> Vec<ToDelegate> {
+    let Some(future) = recording else { return std::future::pending().await };
+    let answers = future.await;
+    *recording = None;
+    answers
+}

@@ -1,0 +1,201 @@
+//! What the delegate link needs to know of each token, in memory: its gate, its keys, its verdict.
+//!
+//! The store is the truth; this is the copy that one map access answers from. It only ever becomes stricter
+//! than the store (a token suspended because its revocation could not be written), never laxer: a status is
+//! changed here directly after its transaction has committed and before the caller hears of it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use legation_model::{
+    Clock, Millis, Scope, Secret,
+    ids::{ReceiptId, TokenId},
+    token::{DelegateToken, TokenLimits, TokenStatus},
+};
+use legation_wire::{TokenHint, TokenKeys, close::GoodbyeReason, message::Goodbye};
+
+use crate::gate::{Entered, Gate};
+
+/// How far the wall clock may drift from the boot clock before expiring tokens are refused: 60 s.
+pub const CLOCK_JUMP_MAX: Millis = 60_000;
+
+/// One token that has, or had, a secret.
+pub struct LiveToken {
+    /// Public id.
+    pub id: TokenId,
+    /// What its delegates serve.
+    pub scope: Scope,
+    /// Its restrictions.
+    pub limits: TokenLimits,
+    /// What every effect passes.
+    pub gate: Arc<Gate>,
+    /// Makes one revocation of this token wait for another.
+    pub ending: tokio::sync::Mutex<()>,
+    keys: Mutex<Vec<(u32, Secret<32>)>>,
+    verdict: Mutex<Verdict>,
+}
+
+/// What a delegate that proves this token is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Accepted,
+    /// The end could not be made durable: nothing is accepted, and nothing is said that a restart would unsay.
+    Suspended,
+    Ended(GoodbyeReason, Option<ReceiptId>),
+}
+
+impl LiveToken {
+    /// The copy of a token with its derived keys, newest generation last.
+    pub fn new(token: &DelegateToken, keys: Vec<(u32, Secret<32>)>) -> Self {
+        let this = Self {
+            id: token.id,
+            scope: token.scope.clone(),
+            limits: token.limits.clone(),
+            gate: Arc::new(Gate::default()),
+            ending: tokio::sync::Mutex::new(()),
+            keys: Mutex::new(keys),
+            verdict: Mutex::new(Verdict::Accepted),
+        };
+        match token.status {
+            TokenStatus::Active | TokenStatus::Draining => {}
+            TokenStatus::Unissued => this.suspend(),
+            TokenStatus::Revoked => this.end(ended_by_time(token), token.receipt),
+            TokenStatus::Deleted => this.end(GoodbyeReason::TokenDeleted, token.receipt),
+        }
+        this
+    }
+
+    /// Enters the gate for one effect, if the token is accepted at this moment.
+    pub fn enter(&self, clock: &JumpGuard) -> Result<Entered, Goodbye> {
+        let entered = self.gate.enter().ok_or_else(|| self.refusal())?;
+        if let Some(expires_at) = self.limits.expires_at {
+            if clock.jumped() {
+                return Err(retry("the Manager's clock jumped; expiring tokens wait until it is right again"));
+            }
+            if clock.wall() >= expires_at {
+                return Err(retry("the token has just expired and is being revoked"));
+            }
+        }
+        Ok(entered)
+    }
+
+    /// Ends acceptance with a reason that is durable.
+    pub fn end(&self, reason: GoodbyeReason, receipt: Option<ReceiptId>) {
+        *lock(&self.verdict) = Verdict::Ended(reason, receipt);
+        self.gate.close();
+    }
+
+    /// Ends acceptance in this process alone.
+    pub fn suspend(&self) {
+        let mut verdict = lock(&self.verdict);
+        if *verdict == Verdict::Accepted {
+            *verdict = Verdict::Suspended;
+        }
+        drop(verdict);
+        self.gate.close();
+    }
+
+    /// What a delegate is told when the gate is closed.
+    pub fn refusal(&self) -> Goodbye {
+        match *lock(&self.verdict) {
+            Verdict::Ended(reason, receipt) => {
+                let text = format!("{}: this delegate must stop", reason.as_str().replace('_', " "));
+                Goodbye { reason, receipt, retry_after: None, text }
+            }
+            Verdict::Accepted | Verdict::Suspended => retry("the Manager cannot decide about this token now"),
+        }
+    }
+
+    /// The receipt that a `Stopped` frame may append to.
+    pub fn receipt(&self) -> Option<ReceiptId> {
+        match *lock(&self.verdict) {
+            Verdict::Ended(_, receipt) => receipt,
+            _ => None,
+        }
+    }
+}
+
+/// The reason that tells a revoked token from one whose time came.
+fn ended_by_time(token: &DelegateToken) -> GoodbyeReason {
+    let expired = token.limits.expires_at.zip(token.revoked_at).is_some_and(|(end, at)| end <= at);
+    if expired { GoodbyeReason::TokenExpired } else { GoodbyeReason::TokenRevoked }
+}
+
+/// A Goodbye that says: not now, come again.
+fn retry(text: &str) -> Goodbye {
+    let retry_after = Some(5_000);
+    Goodbye { reason: GoodbyeReason::ManagerDraining, receipt: None, retry_after, text: text.to_owned() }
+}
+
+/// All tokens that ever had a secret and may still be proven.
+#[derive(Default)]
+pub struct LiveTokens(RwLock<HashMap<TokenId, Arc<LiveToken>>>);
+
+impl LiveTokens {
+    /// One map access, whatever the number of tokens.
+    pub fn get(&self, id: TokenId) -> Option<Arc<LiveToken>> {
+        self.read().get(&id).cloned()
+    }
+
+    /// Adds a token; one that is there already keeps its gate and is left alone.
+    pub fn insert(&self, token: LiveToken) {
+        self.write().entry(token.id).or_insert_with(|| Arc::new(token));
+    }
+
+    /// All of them, for the sweeps.
+    pub fn all(&self) -> Vec<Arc<LiveToken>> {
+        self.read().values().cloned().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<TokenId, Arc<LiveToken>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<TokenId, Arc<LiveToken>>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TokenKeys for LiveTokens {
+    fn psk(&self, hint: TokenHint) -> Option<Secret<32>> {
+        let token = self.get(hint.token)?;
+        let keys = lock(&token.keys);
+        keys.iter().find(|(generation, _)| *generation == hint.generation).map(|(_, key)| key.clone())
+    }
+}
+
+/// The wall clock together with the doubt whether it can be believed.
+pub struct JumpGuard {
+    clock: Arc<dyn Clock>,
+    offset: Millis,
+}
+
+impl JumpGuard {
+    /// Takes the distance between the clocks at start as the true one.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let offset = clock.wall() - clock.boot();
+        Self { clock, offset }
+    }
+
+    /// Wall clock.
+    pub fn wall(&self) -> Millis {
+        self.clock.wall()
+    }
+
+    /// Boot clock.
+    pub fn boot(&self) -> Millis {
+        self.clock.boot()
+    }
+
+    /// Whether the wall clock moved by more than [`CLOCK_JUMP_MAX`] against the boot clock.
+    pub fn jumped(&self) -> bool {
+        (self.clock.wall() - self.clock.boot() - self.offset).abs() > CLOCK_JUMP_MAX
+    }
+}
+
+/// Locks a mutex whose holder cannot leave a half-made value behind, so that a panic elsewhere is no reason to stop.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,56 @@
+//! The Manager's program: settings, logs, start, serve, stop.
+
+use std::{process::ExitCode, sync::Arc};
+
+use clap::Parser;
+use legation_manager::{
+    admin,
+    config::{AdminCommand, Command, CommandLine, Config},
+    logging, start,
+    system::{SystemClock, SystemEntropy},
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(CommandLine::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command_line: CommandLine) -> anyhow::Result<()> {
+    legation_manager::system::follow_parent()?;
+    let (command, config) = command_line.resolve()?;
+    logging::init(&config)?;
+    match command {
+        Command::Serve => serve(config).await,
+        Command::Admin { command: AdminCommand::Reset { name, key_file } } => {
+            admin::reset(&config, &name, key_file, &SystemClock, &SystemEntropy).await
+        }
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let running = start(config, Arc::new(SystemClock), Arc::new(SystemEntropy)).await?;
+    told(&mut interrupt, &mut terminate).await;
+    tracing::info!("stopping; a second signal stops at once");
+    running.stop(told(&mut interrupt, &mut terminate)).await;
+    Ok(())
+}
+
+async fn told(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last line tells the reader what to do")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("legation-manager: {error:#}");
+}

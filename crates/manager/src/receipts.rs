@@ -1,0 +1,129 @@
+//! Receipts: signed statements about one revocation, each chained to the one before.
+//!
+//! The opening statement is written in the revocation's own transaction and says who may still hold a lease.
+//! Later statements only append what became known since: that sessions were seen closed, that a delegate's own
+//! key reported its stop.
+
+use legation_model::{
+    Millis,
+    ids::ReceiptId,
+    receipt::{Receipt, ReceiptLine, Statement},
+};
+use legation_store::{StoreError, Tx, receipts};
+use serde_json::{Value, json};
+
+use crate::{Manager, access::Caller, error::Refusal, keys::Keys, seal::sha256};
+
+impl Keys {
+    /// Signs the next statement of a receipt.
+    pub fn state(&self, previous: Option<&Statement>, receipt: ReceiptId, mut body: Value) -> Statement {
+        let number = previous.map_or(0, |statement| statement.number + 1);
+        body["receipt"] = json!(receipt);
+        body["number"] = json!(number);
+        if let Some(previous) = previous {
+            body["previous"] = json!(hex(&sha256(previous.body.as_bytes())));
+        }
+        let body = body.to_string();
+        let signature = self.signing.sign(body.as_bytes()).as_ref().to_vec();
+        Statement { number, body, signature, key: self.signing_public() }
+    }
+}
+
+/// What the opening statement says.
+pub fn opening(receipt: &Receipt) -> Value {
+    json!({
+        "statement": "revoked",
+        "token": receipt.token,
+        "scope": receipt.scope,
+        "cause": receipt.cause.as_str(),
+        "reason": receipt.reason,
+        "actor": receipt.actor,
+        "revoked_at": receipt.revoked_at,
+        "attempts_lost": receipt.attempts_lost,
+        "delegates": receipt.lines.iter().map(opening_line).collect::<Vec<_>>(),
+    })
+}
+
+fn opening_line(line: &ReceiptLine) -> Value {
+    json!({
+        "delegate": line.delegate,
+        "boot": line.boot,
+        "name": line.name,
+        "connected": line.connected,
+        "lease_ends_by": line.lease_ends_by,
+    })
+}
+
+/// Signs and stores the next statement of a receipt, within the caller's transaction.
+///
+/// # Errors
+/// Those of the store.
+pub async fn append(tx: &mut Tx, keys: &Keys, id: ReceiptId, body: Value) -> Result<(), StoreError> {
+    let receipt = receipts::get(tx, id).await?.ok_or(StoreError::NotFound)?;
+    let statement = keys.state(receipt.statements.last(), id, body);
+    receipts::add_statement(tx, id, &statement).await
+}
+
+impl Manager {
+    /// One receipt.
+    ///
+    /// # Errors
+    /// `not_found` for a receipt that the caller may not see.
+    pub async fn receipt(&self, caller: &Caller, id: ReceiptId) -> Result<Receipt, Refusal> {
+        let receipt = self.stored_receipt(id).await?;
+        caller.require_sight(&receipt.scope, "receipt")?;
+        Ok(receipt)
+    }
+
+    pub(crate) async fn stored_receipt(&self, id: ReceiptId) -> Result<Receipt, Refusal> {
+        let found = self.store.read(move |conn| Box::pin(receipts::get(conn, id))).await?;
+        found.ok_or_else(|| Refusal::not_found("receipt"))
+    }
+
+    /// Records that the sessions of a revocation were seen closed.
+    pub(crate) async fn complete_receipt(
+        &self,
+        id: ReceiptId,
+        cut: Vec<(legation_model::ids::DelegateId, Millis)>,
+        how: &'static str,
+    ) -> Result<(), StoreError> {
+        let (keys, now) = (self.keys.clone(), self.clock.wall());
+        let job = move |tx: &mut Tx| {
+            Box::pin(async move {
+                for (delegate, at) in &cut {
+                    receipts::cut(tx, id, *delegate, *at).await?;
+                }
+                receipts::complete(tx, id, now).await?;
+                let cut: Vec<_> = cut.iter().map(|(delegate, at)| json!({"delegate": delegate, "cut_at": at})).collect();
+                let body = json!({"statement": "cut", "at": now, "how": how, "delegates": cut});
+                append(tx, &keys, id, body).await
+            }) as _
+        };
+        self.store.write_first(job).await
+    }
+
+    /// Records what a delegate's own key said: that it has stopped. Touches no other line.
+    pub(crate) async fn record_stop(
+        &self,
+        receipt: ReceiptId,
+        delegate: legation_model::ids::DelegateId,
+        tasks_killed: u32,
+    ) -> Result<(), StoreError> {
+        let (keys, now) = (self.keys.clone(), self.clock.wall());
+        let job = move |tx: &mut Tx| {
+            Box::pin(async move {
+                if !receipts::stopped(tx, receipt, delegate, now, tasks_killed).await? {
+                    return Ok(());
+                }
+                let body = json!({"statement": "stopped", "delegate": delegate, "at": now, "tasks_killed": tasks_killed});
+                append(tx, &keys, receipt, body).await
+            }) as _
+        };
+        self.store.write(job).await
+    }
+}
+
+/// Lower-case hexadecimal, as documents spell hashes and signatures.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,176 @@
+//! Building the Manager, running it, and taking it down.
+
+use std::{fs, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, sync::atomic::AtomicU64, time::Duration};
+
+use anyhow::Context;
+use legation_model::{Clock, Entropy, token::TokenStatus};
+use legation_store::{Options, Store, tasks, tokens};
+use legation_wire::{GoodbyeReason, message::Goodbye};
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Manager,
+    config::Config,
+    dispatch::Queue,
+    http,
+    keys::Keys,
+    link::HANDSHAKES_MAX,
+    live::{JumpGuard, LiveToken, LiveTokens},
+    metrics::Metrics,
+    serve::{self, Listener},
+    sessions::Sessions,
+    sweep::Seen,
+    tls,
+    tokens::secret_place,
+};
+
+/// Changes that a live stream may be behind before it reads everything anew.
+const CHANGES_MAX: usize = 1_024;
+/// How long a stopping Manager waits for connections to end.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// A Manager that serves.
+pub struct Running {
+    /// The Manager.
+    pub manager: Arc<Manager>,
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where delegates connect.
+    pub link: SocketAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    tasks: TaskTracker,
+}
+
+/// Starts a Manager; when this returns, it accepts connections.
+///
+/// # Errors
+/// One sentence: the address is taken, a directory cannot be written, another Manager has the data, the
+/// key-encryption key does not fit.
+pub async fn start(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> anyhow::Result<Running> {
+    prepare(&config.config_dir)?;
+    let tls = tls::acceptor(&config.transport, &config.config_dir)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let api = Listener::bind(config.listen, tls.clone()).await?;
+    let link = match config.link_listen {
+        Some(address) => Some(Listener::bind(address, tls).await?),
+        None => None,
+    };
+    let manager = build(config, clock, entropy).await?;
+    let (api_address, link_address) = (api.address, link.as_ref().map_or(api.address, |link| link.address));
+    let tasks = TaskTracker::new();
+    let with_link = link.is_none();
+    tasks.spawn(serve::accept(Arc::clone(&manager), api, http::router(Arc::clone(&manager), with_link), tasks.clone()));
+    if let Some(link) = link {
+        let router = http::link_router(Arc::clone(&manager));
+        tasks.spawn(serve::accept(Arc::clone(&manager), link, router, tasks.clone()));
+    }
+    tasks.spawn(Arc::clone(&manager).dispatch_loop());
+    tasks.spawn(Arc::clone(&manager).sweep_loop());
+    tasks.close();
+    let running = Running { manager, api: api_address, link: link_address, scheme, tasks };
+    running.announce()?;
+    Ok(running)
+}
+
+async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> anyhow::Result<Arc<Manager>> {
+    let store = Store::open(&database_url(&config)?, Options::default()).await?;
+    let keys = Arc::new(Keys::load(&config, &store, &*clock, &*entropy).await?);
+    let live = load_tokens(&store, &keys).await?;
+    let queue = Queue::default();
+    for task in store.read(|conn| Box::pin(tasks::queued(conn))).await? {
+        queue.add(task);
+    }
+    let manager = Arc::new_cyclic(|this| Manager {
+        started: clock.boot(),
+        clock: Arc::new(JumpGuard::new(clock)),
+        config,
+        entropy,
+        store,
+        keys,
+        tokens: Arc::new(live),
+        sessions: Sessions::default(),
+        queue,
+        metrics: Metrics::default(),
+        changes: broadcast::Sender::new(CHANGES_MAX),
+        stopping: CancellationToken::new(),
+        handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+        seen: Seen::default(),
+        admissions: AtomicU64::new(1),
+        this: this.clone(),
+    });
+    manager.ensure_default_account().await?;
+    Ok(manager)
+}
+
+/// Opens every secret that a delegate may still prove, those of ended tokens included: they are told to stop.
+async fn load_tokens(store: &Store, keys: &Keys) -> anyhow::Result<LiveTokens> {
+    let live = LiveTokens::default();
+    for secret in store.read(|conn| Box::pin(tokens::secrets(conn))).await? {
+        let id = secret.token;
+        let key = keys.sealer.open_key(&secret_place(id, secret.generation), &secret.sealed_psk)?;
+        let token = store.read(move |conn| Box::pin(tokens::get(conn, id))).await?;
+        let Some(token) = token.filter(|token| token.status != TokenStatus::Unissued) else { continue };
+        live.insert(LiveToken::new(&token, vec![(secret.generation, key)]));
+    }
+    Ok(live)
+}
+
+/// The store's URL: the one set, or the embedded database in the data directory.
+///
+/// # Errors
+/// When the data directory cannot be made.
+pub fn database_url(config: &Config) -> anyhow::Result<String> {
+    if let Some(url) = &config.database_url {
+        return Ok(url.clone());
+    }
+    prepare(&config.data_dir)?;
+    Ok(format!("sqlite://{}", config.data_dir.join("legation.db").display()))
+}
+
+/// Makes a directory for its owner alone, unless it is there.
+fn prepare(directory: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .with_context(|| format!("cannot make {}: choose a directory that this user can write", directory.display()))
+}
+
+impl Running {
+    /// Says where it is ready, also in the file that a waiting program reads.
+    fn announce(&self) -> anyhow::Result<()> {
+        let (api, link) = (self.url(self.api), self.url(self.link));
+        tracing::info!(%api, %link, "ready");
+        if let Some(path) = &self.manager.config.ready_file {
+            let half = path.with_extension("half");
+            fs::write(&half, format!("{api}\n{link}\n")).with_context(|| format!("cannot write {}", half.display()))?;
+            fs::rename(&half, path).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn url(&self, address: SocketAddr) -> String {
+        format!("{}://{address}", self.scheme)
+    }
+
+    /// Tells delegates to come back later, lets requests finish, and stops; `at_once` cuts that short.
+    pub async fn stop(self, at_once: impl Future<Output = ()>) {
+        let manager = &self.manager;
+        manager.stopping.cancel();
+        for session in manager.sessions.all() {
+            session.stop(Some(Goodbye {
+                reason: GoodbyeReason::ManagerDraining,
+                receipt: None,
+                retry_after: None,
+                text: "the Manager is stopping".to_owned(),
+            }));
+        }
+        tokio::select! {
+            () = self.tasks.wait() => {}
+            () = at_once => tracing::warn!("stopping at once"),
+            () = tokio::time::sleep(DRAIN_MAX) => tracing::warn!("stopping although connections are still open"),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The sweep: what is true in the store and by the clock becomes true of the live sessions.
+//!
+//! Each step is idempotent and takes no input, so that it may run at any time and repairs whatever a lost
+//! notification, a crash or an error left behind. Notifications are only for speed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+use legation_model::{
+    Millis,
+    ids::{DelegateId, TokenId},
+    receipt::Cause,
+    task::TaskState,
+    token::TokenStatus,
+};
+use legation_store::{Tx, delegates, idempotency, receipts, tasks, tokens};
+use legation_wire::GoodbyeReason;
+
+use crate::{Manager, audit::Actor, live::lock};
+
+/// How often the quick steps run.
+const EVERY: Duration = Duration::from_millis(250);
+/// How many quick steps make a slow one: 5 s.
+const SLOW_EVERY: u64 = 20;
+/// Heartbeats that may be missed before a session counts as gone.
+const MISSED_MAX: Millis = 3;
+/// How long an idempotency key is remembered: 24 h.
+const IDEMPOTENCY_KEPT: Millis = 24 * 60 * 60 * 1000;
+/// Answers older than the longest lease are of no use to a receipt.
+const ANSWERS_KEPT: Millis = 25 * 60 * 60 * 1000;
+
+/// What was last written of each delegate's and token's use, so that only changes are written.
+#[derive(Default)]
+pub struct Seen(Mutex<HashMap<DelegateId, Millis>>);
+
+impl Manager {
+    /// Sweeps until the Manager stops.
+    pub(crate) async fn sweep_loop(self: Arc<Self>) {
+        let mut round = 0_u64;
+        loop {
+            tokio::select! {
+                () = self.stopping.cancelled() => break,
+                () = tokio::time::sleep(EVERY) => {}
+            }
+            self.drop_silent();
+            self.expire_tokens().await;
+            self.reject_overdue().await;
+            if round.is_multiple_of(SLOW_EVERY) {
+                self.sweep_slowly().await;
+            }
+            round += 1;
+        }
+        self.note_seen().await;
+    }
+
+    async fn sweep_slowly(&self) {
+        self.compare_with_store().await;
+        self.lose_fenced().await;
+        self.note_seen().await;
+        self.complete_receipts().await;
+        self.sessions.forget_answers(self.clock.boot() - ANSWERS_KEPT);
+        self.metrics.sessions.set(self.sessions.current().len() as i64);
+        self.metrics.queued.set(self.queue.len() as i64);
+        let before = self.clock.wall() - IDEMPOTENCY_KEPT;
+        let _ = self.store.write(move |tx| Box::pin(idempotency::prune(tx, before))).await;
+    }
+
+    /// Ends sessions whose delegates missed their heartbeats.
+    fn drop_silent(&self) {
+        let oldest = self.clock.boot() - self.config.timing.heartbeat * MISSED_MAX - self.config.timing.heartbeat / 2;
+        for session in self.sessions.all() {
+            if session.last_answered.load(Ordering::Relaxed) < oldest {
+                session.stop(None);
+            }
+        }
+    }
+
+    /// Ends tokens whose time came, through the same path as a revocation.
+    async fn expire_tokens(&self) {
+        if self.clock.jumped() {
+            tracing::error!("the wall clock jumped; expiring tokens are refused until it is right again");
+            return;
+        }
+        let now = self.clock.wall();
+        for token in self.tokens.all() {
+            let due = token.limits.expires_at.is_some_and(|end| end <= now);
+            if due && token.gate.is_open() {
+                let ended = self.end_token(Actor::system(), token.id, Cause::Expired, "its time came".to_owned()).await;
+                if let Err(error) = ended {
+                    tracing::error!(token = %token.id, %error, "an expired token could not be recorded as such");
+                }
+            }
+        }
+    }
+
+    /// Rejects tasks that waited too long, saying what excluded whom.
+    async fn reject_overdue(&self) {
+        let now = self.clock.wall();
+        for task in self.queue.snapshot().into_iter().filter(|task| task.queue_deadline <= now) {
+            let (id, why) = (task.id, format!("no delegate in time: {}", self.explain_waiting(&task)));
+            let end = move |tx: &mut Tx| {
+                Box::pin(async move { tasks::end_unassigned(tx, id, TaskState::Rejected, &why, now).await }) as _
+            };
+            if self.store.write(end).await.is_ok() {
+                self.queue.remove(&task);
+                self.announce(id);
+            }
+        }
+    }
+
+    /// Cuts every session whose token the store says has ended, whatever the memory believes.
+    async fn compare_with_store(&self) {
+        let Ok(statuses) = self.store.read(|conn| Box::pin(tokens::statuses(conn))).await else { return };
+        let live: HashMap<TokenId, TokenStatus> = statuses.into_iter().map(|row| (row.0, row.1)).collect();
+        for token in self.tokens.all().into_iter().filter(|token| token.gate.is_open()) {
+            let reason = match live.get(&token.id) {
+                Some(status) if status.is_live() => continue,
+                Some(TokenStatus::Revoked) => GoodbyeReason::TokenRevoked,
+                _ => GoodbyeReason::TokenDeleted,
+            };
+            tracing::error!(token = %token.id, "the store says that this token has ended; its sessions are cut");
+            token.end(reason, None);
+            self.sessions.signal_token(token.id, Some(&token.refusal()));
+        }
+    }
+
+    /// Ends attempts whose delegate's lease has run out: a correct delegate has killed them by now.
+    async fn lose_fenced(&self) {
+        let Ok(open) = self.store.read(|conn| Box::pin(tasks::open_attempts(conn))).await else { return };
+        let now = self.clock.boot();
+        let fenced = open.iter().filter_map(|task| task.attempt.as_ref()).filter(|attempt| {
+            let connected = self.sessions.newest(attempt.delegate).is_some_and(|session| session.boot == attempt.boot);
+            let answered = self.sessions.last_answered(attempt.delegate).unwrap_or(self.started);
+            !connected && answered + self.config.timing.lease_counted() < now
+        });
+        self.lose_attempts(fenced.map(|attempt| attempt.id).collect(), "its delegate's lease ended").await;
+    }
+
+    /// Writes who was seen since the last time, in one transaction.
+    async fn note_seen(&self) {
+        let (wall, boot) = (self.clock.wall(), self.clock.boot());
+        let (mut seen, mut used) = (Vec::new(), HashMap::new());
+        {
+            let mut noted = lock(&self.seen.0);
+            for session in self.sessions.all() {
+                let answered = session.last_answered.load(Ordering::Relaxed);
+                if noted.insert(session.delegate, answered) != Some(answered) {
+                    seen.push((session.delegate, wall - (boot - answered)));
+                    used.insert(session.token.id, wall);
+                }
+            }
+            noted.retain(|delegate, _| self.sessions.newest(*delegate).is_some());
+        }
+        if seen.is_empty() {
+            return;
+        }
+        let used: Vec<_> = used.into_iter().collect();
+        let note = move |tx: &mut Tx| {
+            Box::pin(async move {
+                delegates::touch_seen(tx, &seen).await?;
+                tokens::touch_used(tx, &used).await
+            }) as _
+        };
+        if let Err(error) = self.store.write(note).await {
+            tracing::debug!(%error, "last-seen times wait for the store");
+        }
+    }
+
+    /// Completes receipts whose call did not live to do it: no session of their token is left in this process.
+    async fn complete_receipts(&self) {
+        let Ok(open) = self.store.read(|conn| Box::pin(receipts::incomplete(conn))).await else { return };
+        for receipt in open {
+            let idle = self.tokens.get(receipt.token).is_none_or(|live| live.ending.try_lock().is_ok());
+            if idle && self.sessions.of_token(receipt.token).is_empty() {
+                let now = self.clock.wall();
+                let cut = receipt.lines.iter().filter(|line| line.connected && line.cut_at.is_none());
+                let cut = cut.map(|line| (line.delegate, now)).collect();
+                let how = "found without any session by the sweep";
+                if let Err(error) = self.complete_receipt(receipt.id, cut, how).await {
+                    tracing::debug!(%error, "a receipt waits for its completion");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! Delegate tokens: create, issue, revoke, delete.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use legation_api::{Code, Problem};
+use legation_model::{
+    Millis, Name, Scope, Secret, Text,
+    ids::{AuditId, BootId, DelegateId, ReceiptId, TokenId},
+    receipt::{Cause, Receipt, ReceiptLine},
+    secret::SecretText,
+    token::{DelegateToken, Token, TokenLimits, TokenStatus},
+};
+use legation_store::{
+    StoreError, Tx, accounts, delegates, receipts, tasks,
+    tokens::{self, TokenFilter},
+};
+use legation_wire::{close::GoodbyeReason, psk};
+
+use crate::{
+    Manager,
+    access::Caller,
+    audit::{self, Actor, Change},
+    error::Refusal,
+    idempotency::{self, Idempotency},
+    live::LiveToken,
+    receipts as statements,
+};
+
+/// What a new token is to be.
+#[derive(Clone, Debug)]
+pub struct NewToken {
+    /// Where it belongs.
+    pub scope: Scope,
+    /// Unique among the scope's tokens that are not deleted.
+    pub name: Name,
+    /// Free text.
+    pub description: Text,
+    /// Restrictions.
+    pub limits: TokenLimits,
+    /// Make its first secret at once.
+    pub issue: bool,
+}
+
+/// A token, and its value if it is shown this once.
+#[derive(Debug)]
+pub struct Issued {
+    /// The token.
+    pub token: DelegateToken,
+    /// Present only in the answer to the call that made it.
+    pub value: Option<SecretText>,
+}
+
+/// What a revocation would hit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preview {
+    /// Delegates that would be cut, by name.
+    pub delegates: Vec<(DelegateId, Name)>,
+    /// Tasks that would be lost.
+    pub tasks: Vec<legation_model::ids::TaskId>,
+}
+
+/// A secret that was drawn but is not stored yet.
+struct Draft {
+    value: Token,
+    key: Secret<32>,
+    sealed: Vec<u8>,
+}
+
+impl Manager {
+    /// Creates a token.
+    ///
+    /// # Errors
+    /// `name_taken`, `not_found` for an unknown scope, `invalid_request`, `store_unavailable`.
+    pub async fn create_token(
+        &self,
+        caller: &Caller,
+        new: NewToken,
+        once: Option<Idempotency>,
+    ) -> Result<Issued, Refusal> {
+        caller.require_sight(&new.scope, "scope")?;
+        let now = self.clock.wall();
+        if new.limits.expires_at.is_some_and(|end| end <= now) {
+            return Err(Problem::invalid("expires_at", "the time has passed", "choose a time to come").into());
+        }
+        let token = self.unissued(&new, caller, now);
+        let draft = new.issue.then(|| self.draft(token.id, 1));
+        let made = self.store_new(caller.actor(), token, draft.as_ref(), once, now).await??;
+        let Some(token) = made.fresh() else { return self.shown_before(made.replayed()).await };
+        if let Some(draft) = &draft {
+            self.tokens.insert(LiveToken::new(&token, vec![(1, draft.key.clone())]));
+        }
+        Ok(Issued { token, value: draft.map(|draft| draft.value.reveal()) })
+    }
+
+    fn unissued(&self, new: &NewToken, caller: &Caller, now: Millis) -> DelegateToken {
+        DelegateToken {
+            id: TokenId::random(&*self.entropy),
+            scope: new.scope.clone(),
+            name: new.name.clone(),
+            description: new.description.clone(),
+            status: TokenStatus::Unissued,
+            generation: 0,
+            limits: new.limits.clone(),
+            created_at: now,
+            created_by: caller.actor().name,
+            issued_at: None,
+            revoked_at: None,
+            revoked_reason: None,
+            receipt: None,
+            last_used_at: None,
+        }
+    }
+
+    /// Draws a secret for a generation and seals what the store may keep of it.
+    fn draft(&self, id: TokenId, generation: u32) -> Draft {
+        let mut bytes = zeroize::Zeroizing::new([0; 32]);
+        self.entropy.fill(bytes.as_mut_slice());
+        let secret = Secret::new(*bytes);
+        let key = psk::derive(&secret, id, generation);
+        let sealed = self.keys.sealer.seal(&secret_place(id, generation), key.expose(), &*self.entropy);
+        Draft { value: Token { id, generation, secret, manager_key: self.keys.pinned() }, key, sealed }
+    }
+
+    async fn store_new(
+        &self,
+        actor: Actor,
+        mut token: DelegateToken,
+        draft: Option<&Draft>,
+        once: Option<Idempotency>,
+        now: Millis,
+    ) -> Result<Result<idempotency::Made<DelegateToken>, Refusal>, StoreError> {
+        let sealed = draft.map(|draft| draft.sealed.clone());
+        let (manager_key, audit_id) = (self.keys.manager_id, AuditId::random(&*self.entropy));
+        let job = move |tx: &mut Tx| {
+            Box::pin(async move {
+                if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
+                    return Ok(before.map(idempotency::Made::Replayed));
+                }
+                if accounts::get(tx, token.scope.account()).await?.is_none() {
+                    return Ok(Err(Refusal::not_found("account")));
+                }
+                tokens::insert(tx, &token).await?;
+                if let Some(sealed) = sealed {
+                    tokens::issue(tx, token.id, 1, &sealed, manager_key, now).await?;
+                    (token.status, token.generation, token.issued_at) = (TokenStatus::Active, 1, Some(now));
+                }
+                audit::append(tx, audit_id, &actor, now, change("token.create", &token, token.name.to_string())).await?;
+                idempotency::keep(tx, &actor, once.as_ref(), &token.id.to_string(), now).await?;
+                Ok(Ok(idempotency::Made::Fresh(token)))
+            }) as _
+        };
+        self.store.write(job).await
+    }
+
+    /// The answer to a repeated create: the same token, without the value that was shown once.
+    async fn shown_before(&self, id: String) -> Result<Issued, Refusal> {
+        let id = id.parse().map_err(|_| Refusal::not_found("token"))?;
+        Ok(Issued { token: self.stored_token(id).await?, value: None })
+    }
+
+    /// Makes the first secret of an unissued token and shows it once.
+    ///
+    /// # Errors
+    /// `already_issued`, `not_found`, `store_unavailable`.
+    pub async fn issue_token(&self, caller: &Caller, id: TokenId, dry_run: bool) -> Result<Issued, Refusal> {
+        let token = self.token(caller, id).await?;
+        issuable(&token)?;
+        if dry_run {
+            return Ok(Issued { token, value: None });
+        }
+        let draft = self.draft(id, 1);
+        let (sealed, manager_key, now) = (draft.sealed.clone(), self.keys.manager_id, self.clock.wall());
+        let (actor, audit_id) = (caller.actor(), AuditId::random(&*self.entropy));
+        let job = move |tx: &mut Tx| {
+            Box::pin(async move {
+                let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
+                if let Err(refusal) = issuable(&token) {
+                    return Ok(Err(refusal));
+                }
+                tokens::issue(tx, id, 1, &sealed, manager_key, now).await?;
+                audit::append(tx, audit_id, &actor, now, change("token.issue", &token, "generation 1".to_owned())).await?;
+                Ok(Ok(tokens::get(tx, id).await?.ok_or(StoreError::NotFound)?))
+            }) as _
+        };
+        let token = self.store.write(job).await??;
+        self.tokens.insert(LiveToken::new(&token, vec![(1, draft.key.clone())]));
+        Ok(Issued { token, value: Some(draft.value.reveal()) })
+    }
+
+    /// One token.
+    ///
+    /// # Errors
+    /// `not_found` for a token that the caller may not see.
+    pub async fn token(&self, caller: &Caller, id: TokenId) -> Result<DelegateToken, Refusal> {
+        let token = self.stored_token(id).await?;
+        caller.require_sight(&token.scope, "token")?;
+        Ok(token)
+    }
+
+    async fn stored_token(&self, id: TokenId) -> Result<DelegateToken, Refusal> {
+        let found = self.store.read(move |conn| Box::pin(tokens::get(conn, id))).await?;
+        found.ok_or_else(|| Refusal::not_found("token"))
+    }
+
+    /// Tokens, newest last.
+    ///
+    /// # Errors
+    /// `not_found` for a scope that the caller may not see.
+    pub async fn list_tokens(
+        &self,
+        caller: &Caller,
+        mut filter: TokenFilter,
+        page: legation_store::Page,
+    ) -> Result<legation_store::Paged<DelegateToken>, Refusal> {
+        filter.scope = caller.confine(filter.scope)?;
+        Ok(self.store.read(move |conn| Box::pin(async move { tokens::list(conn, &filter, &page).await })).await?)
+    }
+
+    /// Removes a revoked token from lists; its id is never used again and its name is free.
+    ///
+    /// # Errors
+    /// `token_not_revoked`, naming the command to run first.
+    pub async fn delete_token(&self, caller: &Caller, id: TokenId, dry_run: bool) -> Result<(), Refusal> {
+        let token = self.token(caller, id).await?;
+        deletable(&token)?;
+        if dry_run {
+            return Ok(());
+        }
+        let (actor, audit_id, now) = (caller.actor(), AuditId::random(&*self.entropy), self.clock.wall());
+        let job = move |tx: &mut Tx| {
+            Box::pin(async move {
+                let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
+                if let Err(refusal) = deletable(&token) {
+                    return Ok(Err(refusal));
+                }
+                tokens::delete(tx, id, now).await?;
+                audit::append(tx, audit_id, &actor, now, change("token.delete", &token, token.name.to_string())).await?;
+                Ok(Ok(()))
+            }) as _
+        };
+        self.store.write(job).await??;
+        if let Some(live) = self.tokens.get(id) {
+            live.end(GoodbyeReason::TokenDeleted, live.receipt());
+        }
+        Ok(())
+    }
+
+    /// What revoking a token now would hit.
+    ///
+    /// # Errors
+    /// `not_found`, `store_unavailable`.
+    pub async fn preview_revoke(&self, caller: &Caller, id: TokenId) -> Result<Preview, Refusal> {
+        self.token(caller, id).await?;
+        let open = self.store.read(move |conn| Box::pin(tasks::open_of_token(conn, id))).await?;
+        let sessions = self.sessions.of_token(id);
+        let delegates = sessions.iter().map(|session| (session.delegate, session.name.clone())).collect();
+        Ok(Preview { delegates, tasks: open.iter().map(|task| task.id).collect() })
+    }
+
+    /// Revokes a token: when this returns, no delegate of it is connected and nothing of it will happen again.
+    ///
+    /// Revoking again answers with the same receipt.
+    ///
+    /// # Errors
+    /// `revoked_not_durable` when the sessions were cut but the store could not be written: repeat.
+    pub async fn revoke_token(&self, caller: &Caller, id: TokenId, reason: Text) -> Result<Receipt, Refusal> {
+        self.token(caller, id).await?;
+        self.end_token(caller.actor(), id, Cause::Kill, reason.to_string()).await
+    }
+
+    /// Ends a token for either cause; see `revoke_token`.
+    pub(crate) async fn end_token(
+        &self,
+        actor: Actor,
+        id: TokenId,
+        cause: Cause,
+        reason: String,
+    ) -> Result<Receipt, Refusal> {
+        let live = self.tokens.get(id);
+        let _one_at_a_time = match &live {
+            Some(live) => Some(live.ending.lock().await),
+            None => None,
+        };
+        let begun = self.clock.boot();
+        let ended = match self.store_end(actor, id, cause, reason).await {
+            Ok(ended) => ended?,
+            Err(error) => return Err(self.cut_undurable(live.as_deref(), error).await),
+        };
+        let (receipt, fresh) = (ended.0, ended.1);
+        let Some(live) = live else { return Ok(receipt) };
+        if fresh || live.gate.is_open() {
+            let reason = match cause {
+                Cause::Kill => GoodbyeReason::TokenRevoked,
+                Cause::Expired => GoodbyeReason::TokenExpired,
+            };
+            live.end(reason, Some(receipt.id));
+        }
+        let cut = self.cut_token(&live, true).await;
+        self.metrics.revoke_to_cut(self.clock.boot() - begun);
+        if receipt.completed_at.is_none()
+            && let Err(error) = self.complete_receipt(receipt.id, cut, "every session was seen closed").await
+        {
+            tracing::warn!(receipt = %receipt.id, %error, "the token is revoked and cut; the receipt will be completed later");
+        }
+        tracing::info!(token = %id, receipt = %receipt.id, delegates = receipt.lines.len(), "token revoked");
+        self.queue.nudge();
+        self.stored_receipt(receipt.id).await.or(Ok(receipt))
+    }
+
+    /// The transaction of a revocation: status, lost attempts, receipt, audit record. The flag says whether this
+    /// call did it.
+    async fn store_end(
+        &self,
+        actor: Actor,
+        id: TokenId,
+        cause: Cause,
+        reason: String,
+    ) -> Result<Result<(Receipt, bool), Refusal>, StoreError> {
+        let this = self.handle();
+        let now = self.clock.wall();
+        let (receipt_id, audit_id) = (ReceiptId::random(&*self.entropy), AuditId::random(&*self.entropy));
+        let job = move |tx: &mut Tx| {
+            Box::pin(async move {
+                let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
+                if let Some(before) = token.receipt {
+                    let receipt = receipts::get(tx, before).await?.ok_or(StoreError::NotFound)?;
+                    return Ok(Ok((receipt, false)));
+                }
+                let open = tasks::open_of_token(tx, id).await?;
+                let attempts: Vec<_> = open.iter().filter_map(|task| task.attempt.as_ref()).map(|a| a.id).collect();
+                tasks::lose(tx, &attempts, "token_revoked", now).await?;
+                let holders = delegates::of_token(tx, id).await?;
+                let mut receipt = Receipt {
+                    id: receipt_id,
+                    token: id,
+                    scope: token.scope.clone(),
+                    cause,
+                    reason: reason.clone(),
+                    actor: actor.name.clone(),
+                    revoked_at: now,
+                    completed_at: None,
+                    attempts_lost: attempts.len() as u32,
+                    lines: this.lease_holders(&holders, id),
+                    statements: Vec::new(),
+                };
+                let statement = this.keys.state(None, receipt_id, statements::opening(&receipt));
+                receipt.statements.push(statement);
+                tokens::revoke(tx, id, TokenStatus::Revoked, now, &reason, receipt_id).await?;
+                receipts::insert(tx, &receipt).await?;
+                let detail = format!("{} receipt {receipt_id}: {reason}", cause.as_str());
+                audit::append(tx, audit_id, &actor, now, change("token.revoke", &token, detail)).await?;
+                Ok(Ok((receipt, true)))
+            }) as _
+        };
+        self.store.write_first(job).await
+    }
+
+    /// A line for every delegate of the token that is connected or may still hold a lease.
+    fn lease_holders(&self, delegates: &[legation_model::delegate::Delegate], token: TokenId) -> Vec<ReceiptLine> {
+        let connected: BTreeMap<DelegateId, BootId> =
+            self.sessions.of_token(token).iter().map(|session| (session.delegate, session.boot)).collect();
+        let (wall, boot) = (self.clock.wall(), self.clock.boot());
+        let lines = delegates.iter().map(|delegate| {
+            let ends = self.lease_ends(delegate.id, delegate.last_seen);
+            ReceiptLine {
+                delegate: delegate.id,
+                boot: connected.get(&delegate.id).copied().unwrap_or(delegate.boot),
+                name: delegate.name.to_string(),
+                connected: connected.contains_key(&delegate.id),
+                cut_at: None,
+                stopped_reported_at: None,
+                tasks_killed: None,
+                lease_ends_by: wall + (ends - boot),
+            }
+        });
+        lines.filter(|line| line.connected || line.lease_ends_by > wall).collect()
+    }
+
+    /// Stops every session of a token and waits until each is closed; says when each was.
+    async fn cut_token(&self, live: &Arc<LiveToken>, say: bool) -> Vec<(DelegateId, Millis)> {
+        let goodbye = say.then(|| live.refusal());
+        let mut sessions = self.sessions.signal_token(live.id, goodbye.as_ref());
+        live.gate.emptied().await;
+        // An effect that was inside may have registered one more session; now that the gate is empty none can.
+        sessions.extend(self.sessions.signal_token(live.id, goodbye.as_ref()));
+        let mut cut = BTreeMap::new();
+        for session in sessions {
+            session.closed().await;
+            cut.entry(session.delegate).or_insert_with(|| self.clock.wall());
+        }
+        cut.into_iter().collect()
+    }
+
+    /// The store could not take the revocation: cut all the same, say nothing that a restart would unsay.
+    async fn cut_undurable(&self, live: Option<&Arc<LiveToken>>, error: StoreError) -> Refusal {
+        tracing::error!(%error, "a revocation could not be made durable");
+        if let Some(live) = live {
+            live.suspend();
+            self.cut_token(live, false).await;
+        }
+        let detail = "the token's delegates are cut off and refused, but the database could not be written, so a restart \
+                      of the Manager would accept the token again: repeat the revoke until it succeeds";
+        Refusal::new(Code::RevokedNotDurable, detail)
+    }
+}
+
+/// Where the derived key of a generation is sealed.
+pub(crate) fn secret_place(id: TokenId, generation: u32) -> String {
+    format!("token_secrets.sealed_psk.{id}.{generation}")
+}
+
+fn issuable(token: &DelegateToken) -> Result<(), Refusal> {
+    if token.status == TokenStatus::Unissued {
+        return Ok(());
+    }
+    let detail = format!("the token {} is {}; only an unissued token can be issued: create another", token.name, token.status);
+    Err(Refusal::new(Code::AlreadyIssued, detail))
+}
+
+fn deletable(token: &DelegateToken) -> Result<(), Refusal> {
+    match token.status {
+        TokenStatus::Revoked => Ok(()),
+        TokenStatus::Deleted => Err(Refusal::not_found("token")),
+        status => {
+            let detail = format!(
+                "the token {} is {status}; only a revoked token can be deleted: run `legation token revoke {}` first",
+                token.name, token.id
+            );
+            Err(Refusal::new(Code::TokenNotRevoked, detail))
+        }
+    }
+}
+
+fn change(action: &'static str, token: &DelegateToken, detail: String) -> Change {
+    Change { action, object: token.id.to_string(), scope: token.scope.to_string(), detail }
+}
