@@ -22,6 +22,11 @@ impl Scope {
         self.0.split('/').next().unwrap_or_default()
     }
 
+    /// The scope of that account itself.
+    pub fn top(&self) -> Self {
+        Self(self.account().to_owned())
+    }
+
     /// The spelling.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -7,6 +7,7 @@ INSERT INTO manager (one, epoch) VALUES (1, 0);
 CREATE TABLE accounts (
     scope TEXT PRIMARY KEY,
     description TEXT NOT NULL,
+    lease BIGINT,
     created_at BIGINT NOT NULL,
     created_by TEXT NOT NULL
 );

@@ -12,13 +12,16 @@ pub struct Account {
     pub scope: Scope,
     /// Free text.
     pub description: Text,
+    /// The lease of its delegates in milliseconds, where it is not the Manager's default.
+    pub lease: Option<Millis>,
     /// When it was created.
     pub created_at: Millis,
     /// Who created it.
     pub created_by: String,
 }
 
-const INSERT: &str = "INSERT INTO accounts (scope, description, created_at, created_by) VALUES ($1, $2, $3, $4)";
+const INSERT: &str =
+    "INSERT INTO accounts (scope, description, lease, created_at, created_by) VALUES ($1, $2, $3, $4, $5)";
 const GET: &str = "SELECT * FROM accounts WHERE scope = $1";
 const LIST: &str = "SELECT * FROM accounts \
      WHERE scope > $1 AND ($2 = '' OR scope = $2 OR (scope > $2 || '/' AND scope < $2 || '0')) \
@@ -30,7 +33,7 @@ const LIST: &str = "SELECT * FROM accounts \
 /// [`StoreError::Taken`] when the scope exists.
 pub async fn insert(conn: &mut Conn, account: &Account) -> Result<(), StoreError> {
     let query = sqlx::query(INSERT).bind(account.scope.to_string()).bind(account.description.to_string());
-    conn.run_one(query.bind(account.created_at).bind(account.created_by.clone())).await
+    conn.run_one(query.bind(account.lease).bind(account.created_at).bind(account.created_by.clone())).await
 }
 
 /// The one at this place.
@@ -56,6 +59,7 @@ fn account(row: &AnyRow) -> Result<Account, StoreError> {
     Ok(Account {
         scope: row.word("scope")?,
         description: row.word("description")?,
+        lease: row.maybe_number("lease")?,
         created_at: row.time("created_at")?,
         created_by: row.text("created_by")?,
     })

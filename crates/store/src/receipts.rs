@@ -19,6 +19,7 @@ const STOPPED: &str = "UPDATE receipt_lines SET stopped_at = $3, tasks_killed = 
 const GET: &str = "SELECT * FROM receipts WHERE id = $1";
 const LINES: &str = "SELECT * FROM receipt_lines WHERE receipt = $1 ORDER BY name, delegate";
 const STATEMENTS: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number";
+const INCOMPLETE: &str = "SELECT id FROM receipts WHERE completed_at IS NULL";
 const LIST: &str = "SELECT * FROM receipts WHERE (revoked_at < $1 OR (revoked_at = $1 AND id < $2)) \
      AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) \
      ORDER BY revoked_at DESC, id DESC LIMIT $4";
@@ -137,6 +138,18 @@ pub async fn get(conn: &mut Conn, id: ReceiptId) -> Result<Option<Receipt>, Stor
         statements: statements.iter().map(statement).collect::<Result<_, _>>()?,
         ..receipt(&row)?
     }))
+}
+
+/// Those whose sessions were not all seen closed yet, whole.
+///
+/// # Errors
+/// Those of the database.
+pub async fn incomplete(conn: &mut Conn) -> Result<Vec<Receipt>, StoreError> {
+    let mut found = Vec::new();
+    for row in conn.all(sqlx::query(INCOMPLETE)).await? {
+        found.extend(get(conn, row.word("id")?).await?);
+    }
+    Ok(found)
 }
 
 /// Those at or below a scope, newest first, without lines and statements: those may be many ([`get`] has them).

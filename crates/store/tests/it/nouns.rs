@@ -41,6 +41,7 @@ pub(crate) async fn accounts(place: &Place) {
         let account = Account {
             scope: scope(spelling),
             description: "a place".parse().unwrap(),
+            lease: None,
             created_at: NOW,
             created_by: "someone".to_owned(),
         };
