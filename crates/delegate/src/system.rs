@@ -1,0 +1,73 @@
+//! The machine's own clocks, entropy and timer: the only place of this program that asks for them.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use legation_model::{Clock, Entropy, Millis};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
+};
+
+/// The clocks of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn wall(&self) -> Millis {
+        millis(clock_gettime(ClockId::Realtime))
+    }
+
+    fn boot(&self) -> Millis {
+        millis(clock_gettime(ClockId::Boottime))
+    }
+}
+
+fn millis(time: Timespec) -> Millis {
+    time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}
+
+/// Random bytes of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemEntropy;
+
+impl Entropy for SystemEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).expect("the operating system gives entropy; without it nothing here is safe");
+    }
+}
+
+/// A timer on `CLOCK_BOOTTIME`, so that a machine that was suspended past a deadline acts on waking and
+/// does not count the sleep as time left.
+#[derive(Debug)]
+pub struct BootTimer {
+    fd: OwnedFd,
+}
+
+impl BootTimer {
+    /// A timer that is not set.
+    pub fn new() -> rustix::io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        Ok(Self { fd: timerfd_create(TimerfdClockId::Boottime, flags)? })
+    }
+
+    /// Makes the descriptor readable at this moment of the boot clock, or never. A moment in the past is now.
+    pub fn set(&self, at: Option<Millis>) -> rustix::io::Result<()> {
+        let at = at.map_or(0, |at| at.max(1));
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = Timespec { tv_sec: at / 1000, tv_nsec: (at % 1000) * 1_000_000 };
+        let spec = Itimerspec { it_interval: zero, it_value: value };
+        timerfd_settime(&self.fd, TimerfdTimerFlags::ABSTIME, &spec).map(drop)
+    }
+}
+
+impl AsFd for BootTimer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl std::os::fd::AsRawFd for BootTimer {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.fd.as_raw_fd()
+    }
+}

@@ -1,0 +1,4 @@
+//! The delegate's processes as they are: every test here starts the real program.
+
+mod supervisor;
+mod support;
