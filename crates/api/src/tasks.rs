@@ -45,6 +45,9 @@ pub struct Task {
     pub output_limit: u64,
     /// Further attempts allowed.
     pub retries_left: u32,
+    /// Whether a person asked it to end; its delegate is told, also after a reconnect.
+    #[serde(default)]
+    pub cancel_requested: bool,
     /// Who submitted it.
     pub created_by: String,
     /// When it was submitted.
@@ -88,6 +91,7 @@ impl From<&model::Task> for Task {
             queue_deadline_at: task.queue_deadline,
             output_limit: task.output_limit,
             retries_left: task.retries_left,
+            cancel_requested: task.cancel_requested,
             created_by: task.created_by.clone(),
             created_at: task.created_at,
             started_at: task.started_at,

@@ -1,1 +1,70 @@
-//! placeholder
+//! The command line: one file per noun, and `legation up`.
+//!
+//! What a command prints on standard output is its result and nothing else, so that it can be piped; progress,
+//! notes and suggestions go to standard error, suggestions only when that is a terminal.
+
+pub mod accounts;
+pub mod args;
+pub mod ask;
+pub mod config;
+pub mod delegates;
+pub mod docs;
+pub mod exit_codes;
+pub mod failure;
+pub mod private_file;
+pub mod receipts;
+pub mod revoke;
+pub mod shell_words;
+pub mod task_run;
+pub mod tasks;
+pub mod tokens;
+pub mod ui;
+pub mod up;
+pub mod values;
+
+use clap::Parser as _;
+use legation_api::client::Client;
+
+pub use failure::Failure;
+
+use crate::{
+    args::{Cli, Command},
+    config::Settings,
+    ui::Ui,
+};
+
+/// What every command but `up` works with.
+#[derive(Debug)]
+pub struct Context {
+    /// The Manager.
+    pub client: Client,
+    /// The terminal.
+    pub ui: Ui,
+}
+
+/// Reads the arguments, runs the command, reports its failure; the process's exit code.
+pub async fn run() -> u8 {
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.global.output);
+    match dispatch(cli, &ui).await {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn dispatch(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
+    if let Command::Up(up) = cli.command {
+        return up.run(ui).await;
+    }
+    let settings = Settings::load(&cli.global)?;
+    let context = Context { client: settings.client()?, ui: ui.clone() };
+    match cli.command {
+        Command::Token(command) => command.run(&context).await,
+        Command::Delegate(command) => command.run(&context).await,
+        Command::Task(command) => command.run(&context).await,
+        Command::Account(command) => command.run(&context).await,
+        Command::Receipt(command) => command.run(&context).await,
+        Command::Whoami => accounts::whoami(&context).await,
+        Command::Up(_) => Ok(exit_codes::OK),
+    }
+}

@@ -42,6 +42,7 @@ fn task() -> Task {
         queue_deadline_at: 1,
         output_limit: 1,
         retries_left: 0,
+        cancel_requested: false,
         created_by: "test".to_owned(),
         created_at: 1,
         started_at: None,

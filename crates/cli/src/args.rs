@@ -1,0 +1,135 @@
+//! The command line's shape: what is common to every command, and the list of nouns.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use legation_api::List;
+use legation_model::Scope;
+
+use crate::{
+    Failure, accounts::Accounts, delegates::Delegates, exit_codes, receipts::Receipts, tasks::Tasks, tokens::Tokens,
+    ui::Format, up::Up,
+};
+
+/// Legation: delegates that live where nobody can dial in, and the tokens that stop them.
+#[derive(Debug, Parser)]
+#[command(name = "legation", version, after_long_help = exit_codes::HELP, max_term_width = 110)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Form of the result
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    pub output: Format,
+    /// Address of the Manager
+    #[arg(long, global = true, env = "LEGATION_URL", hide_env_values = true)]
+    pub url: Option<String>,
+    /// File with the API key, readable only by its owner [or the key itself in env: LEGATION_API_KEY]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// CA certificate to trust for the Manager, instead of the system's
+    #[arg(long, global = true, env = "LEGATION_CA_FILE", hide_env_values = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a Manager and a delegate on this machine, and try them
+    Up(Up),
+    /// Delegate tokens: create, issue, list, show, revoke, delete
+    #[command(subcommand)]
+    Token(Tokens),
+    /// Delegates: list, show
+    #[command(subcommand)]
+    Delegate(Delegates),
+    /// Tasks: run, list, show, cancel, read their output
+    #[command(subcommand)]
+    Task(Tasks),
+    /// Accounts: list, create, show
+    #[command(subcommand)]
+    Account(Accounts),
+    /// Receipts of revocations: list, show
+    #[command(subcommand)]
+    Receipt(Receipts),
+    /// Show who you are to the Manager
+    Whoami,
+}
+
+/// The scope of something new, or in which a name is looked up.
+#[derive(Clone, Debug, Args)]
+pub struct InScope {
+    /// Scope: account, account/organization or account/organization/project
+    #[arg(long, env = "LEGATION_SCOPE", hide_env_values = true, default_value_t = default_scope())]
+    pub scope: Scope,
+}
+
+/// The account that every Manager starts with.
+pub fn default_scope() -> Scope {
+    "default".parse().expect("a legal scope")
+}
+
+/// How much of a list to show.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Paging {
+    /// Show at most this many
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
+impl Paging {
+    /// Collects pages until the limit; `page` gets the items still wanted and the cursor.
+    ///
+    /// # Errors
+    /// As `page` fails.
+    pub async fn collect<T, E: Into<Failure>>(
+        self,
+        page: impl AsyncFn(Option<u32>, Option<String>) -> Result<List<T>, E>,
+    ) -> Result<List<T>, Failure> {
+        let mut all = List { items: Vec::new(), next: None };
+        loop {
+            let wanted = self.limit.saturating_sub(u32::try_from(all.items.len()).unwrap_or(u32::MAX));
+            let wanted = wanted.min(legation_api::page::LIMIT_MAX);
+            let part = page(Some(wanted), all.next.take()).await.map_err(Into::into)?;
+            let progress = !part.items.is_empty();
+            all.items.extend(part.items);
+            all.next = part.next;
+            if all.next.is_none() || !progress || all.items.len() >= self.limit as usize {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn pages_are_collected_up_to_the_limit() {
+        let page = async |limit: Option<u32>, cursor: Option<String>| {
+            let from: u32 = cursor.map_or(0, |cursor| cursor.parse().expect("a number"));
+            let size = limit.expect("a limit").min(3);
+            Ok::<_, Failure>(List { items: (from..from + size).collect(), next: Some((from + size).to_string()) })
+        };
+        let all = Paging { limit: 7 }.collect(page).await.expect("a list");
+        assert_eq!(all.items, (0..7).collect::<Vec<u32>>());
+        assert_eq!(all.next.as_deref(), Some("7"));
+    }
+}

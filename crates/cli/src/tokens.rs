@@ -1,0 +1,322 @@
+//! `legation token`: create, issue, ls, show, rm. `revoke` has a file of its own.
+
+use clap::{Args, Subcommand};
+use ipnet::IpNet;
+use legation_api::{
+    Code,
+    client::Client,
+    tokens::{CreateToken, IssuedToken, Token, TokensQuery},
+};
+use legation_model::{
+    Millis, Name, Scope, Text,
+    ids::TokenId,
+    token::{NamePattern, Token as TokenValue, TokenStatus},
+};
+
+use crate::{
+    Context, Failure,
+    args::{InScope, Paging},
+    ask::Care,
+    exit_codes,
+    revoke::Revoke,
+    ui::{self, Format, Row, Show, Ui},
+    values::{show_time, time},
+};
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum Tokens {
+    /// Create a token and print its value, once
+    Create(Create),
+    /// Issue a token that has no value yet, and print it, once
+    Issue {
+        /// Which token.
+        #[command(flatten)]
+        token: Which,
+        /// Only say what would happen
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List tokens; never their values
+    Ls {
+        /// Only those of this scope and below
+        #[arg(long, env = "LEGATION_SCOPE", hide_env_values = true)]
+        scope: Option<Scope>,
+        /// Only those of this name
+        #[arg(long)]
+        name: Option<Name>,
+        /// Also those that are revoked
+        #[arg(long, short)]
+        all: bool,
+        /// How much to show.
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Show a token; never its value
+    Show {
+        /// Which token.
+        #[command(flatten)]
+        token: Which,
+    },
+    /// Revoke a token: cut off and stop every delegate that uses it, at once
+    Revoke(Revoke),
+    /// Delete a revoked token; its name is free again
+    Rm {
+        /// Which token.
+        #[command(flatten)]
+        token: Which,
+        /// Whether to ask.
+        #[command(flatten)]
+        care: Care,
+    },
+}
+
+/// Names a token.
+#[derive(Clone, Debug, Args)]
+pub struct Which {
+    /// Id, or name in the scope
+    #[arg(value_name = "TOKEN")]
+    pub token: String,
+    /// Where to look up the name.
+    #[command(flatten)]
+    pub scope: InScope,
+}
+
+impl Which {
+    /// Looks it up.
+    ///
+    /// # Errors
+    /// There is none, or as the Manager refuses.
+    pub async fn find(&self, client: &Client) -> Result<Token, Failure> {
+        find(client, &self.token, &self.scope.scope).await
+    }
+}
+
+/// What a new token is like.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Name, unique in its scope
+    name: Name,
+    /// Where it belongs.
+    #[command(flatten)]
+    scope: InScope,
+    /// What it is for
+    #[arg(long, default_value = "")]
+    description: Text,
+    /// When it is revoked by itself: RFC 3339, or "in 30d"
+    #[arg(long, value_parser = time, value_name = "TIME")]
+    expires: Option<Millis>,
+    /// How many delegates may use it at once
+    #[arg(long, value_name = "N")]
+    max_delegates: Option<u32>,
+    /// From which network its delegates may connect; may be repeated
+    #[arg(long = "allow-cidr", value_name = "CIDR")]
+    allowed_cidrs: Vec<IpNet>,
+    /// Which delegate names it admits (build-7, build-*); may be repeated
+    #[arg(long = "allow-name", value_name = "NAME")]
+    allowed_names: Vec<NamePattern>,
+    /// Tag that it vouches for, for pinned: selectors; may be repeated
+    #[arg(long = "pin-tag", value_name = "TAG")]
+    pinned_tags: Vec<Name>,
+    /// Do not make its value yet
+    #[arg(long)]
+    unissued: bool,
+    /// Makes a repetition of this command harmless: the same key creates once
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+impl Tokens {
+    /// Does it.
+    ///
+    /// # Errors
+    /// As the Manager refuses.
+    pub async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let (client, ui) = (&context.client, &context.ui);
+        match self {
+            Self::Create(create) => create.run(context).await,
+            Self::Issue { token, dry_run } => issue(context, &token, dry_run).await,
+            Self::Ls { scope, name, all, paging } => {
+                let page = async |limit, cursor| {
+                    let (scope, name) = (scope.clone(), name.clone());
+                    client.tokens(&TokensQuery { scope, name, include_revoked: all, limit, cursor }).await
+                };
+                ui.list(&paging.collect(page).await?)?;
+                ui.next(&["legation token show TOKEN".to_owned(), "legation token create NAME".to_owned()]);
+                Ok(exit_codes::OK)
+            }
+            Self::Show { token } => {
+                let token = token.find(client).await?;
+                ui.show(&token)?;
+                ui.next(&after_show(&token));
+                Ok(exit_codes::OK)
+            }
+            Self::Revoke(revoke) => revoke.run(context).await,
+            Self::Rm { token, care } => delete(context, &token, care).await,
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = match &self.idempotency_key {
+            Some(key) => context.client.idempotent(key),
+            None => context.client.clone(),
+        };
+        let request = CreateToken {
+            scope: self.scope.scope,
+            name: self.name,
+            description: self.description,
+            issue: !self.unissued,
+            expires_at: self.expires,
+            max_delegates: self.max_delegates,
+            allowed_cidrs: self.allowed_cidrs,
+            allowed_names: self.allowed_names,
+            pinned_tags: self.pinned_tags,
+        };
+        let issued = client.create_token(&request).await?;
+        show_issued(&context.ui, client.url(), &issued)
+    }
+}
+
+async fn issue(context: &Context, which: &Which, dry_run: bool) -> Result<u8, Failure> {
+    let token = which.find(&context.client).await?;
+    if dry_run {
+        let preview = context.client.preview_issue(token.id).await?;
+        context.ui.note(&format!("would make generation {} of token {}", preview.generation, preview.token.name));
+        context.ui.show(&preview.token)?;
+        return Ok(exit_codes::OK);
+    }
+    let issued = context.client.issue_token(token.id).await?;
+    show_issued(&context.ui, context.client.url(), &issued)
+}
+
+/// The value goes to standard output alone, so that `$(…)` and `>` catch it and nothing else.
+fn show_issued(ui: &Ui, url: &str, issued: &IssuedToken) -> Result<u8, Failure> {
+    let token = &issued.token;
+    match (&issued.value, ui.format) {
+        (_, Format::Json | Format::Yaml) => ui::print(&ui::data(ui.format, issued)?)?,
+        (Some(value), _) => ui::print(&ui::clean(value.expose()))?,
+        (None, _) => ui.show(token)?,
+    }
+    if issued.value.is_some() {
+        ui.note(&format!(
+            "token {} ({}) in {}: this is its value, shown only this once",
+            token.name, token.id, token.scope
+        ));
+        ui.next(&[
+            "keep the value in a file that only its reader can open, then start a delegate with it:".to_owned(),
+            format!("DELEGATE_TOKEN_FILE=token MANAGER_HOST_AND_PORT={url} legation-delegate"),
+            format!("legation delegate ls --token {}", token.id),
+            format!("legation token revoke {}", token.id),
+        ]);
+    } else if token.status == TokenStatus::Unissued {
+        ui.next(&[format!("legation token issue {}", token.id)]);
+    } else {
+        ui.note("its value was shown before and is not shown again");
+    }
+    Ok(exit_codes::OK)
+}
+
+async fn delete(context: &Context, which: &Which, care: Care) -> Result<u8, Failure> {
+    let (client, ui) = (&context.client, &context.ui);
+    let token = which.find(client).await?;
+    let preview = client.preview_delete(token.id).await?;
+    if care.dry_run {
+        ui.note(&format!("would delete token {} ({})", token.name, token.id));
+        ui.show(&preview.token)?;
+        return Ok(exit_codes::OK);
+    }
+    care.confirm(&format!("deleting token {} ({}) in {}", token.name, token.id, token.scope))?;
+    let deleted = client.delete_token(token.id).await?;
+    ui.show(&deleted.token)?;
+    Ok(exit_codes::OK)
+}
+
+/// The token of that id, or of that name in the scope. A whole token value stands for its id, so that a leaked
+/// one can be revoked by what was found; its secret part is not sent.
+///
+/// # Errors
+/// There is none, or as the Manager refuses.
+pub async fn find(client: &Client, text: &str, scope: &Scope) -> Result<Token, Failure> {
+    let id = text.parse::<TokenValue>().map(|value| value.id).or_else(|_| text.parse::<TokenId>());
+    if let Ok(id) = id {
+        match client.token(id).await {
+            Err(error) if error.code() == Some(Code::NotFound) && text.parse::<Name>().is_ok() => {}
+            other => return Ok(other?),
+        }
+    }
+    let name: Name = text.parse().map_err(|error| {
+        Failure::usage(format!("this is no token's id or name: {error}"), "see `legation token ls`")
+    })?;
+    let query = TokensQuery {
+        scope: Some(scope.clone()),
+        name: Some(name.clone()),
+        include_revoked: true,
+        ..TokensQuery::default()
+    };
+    let found = client.tokens(&query).await?.items.into_iter().find(|token| token.scope == *scope);
+    found.ok_or_else(|| {
+        let what = format!("there is no token {name} in {scope}, or this API key may not see it");
+        Failure::new(exit_codes::NOT_FOUND, what, "see `legation token ls --all`, or name its --scope")
+    })
+}
+
+fn after_show(token: &Token) -> Vec<String> {
+    match (token.status, token.receipt) {
+        (TokenStatus::Unissued, _) => vec![format!("legation token issue {}", token.id)],
+        (TokenStatus::Revoked, Some(receipt)) => {
+            vec![format!("legation receipt show {receipt}"), format!("legation token rm {}", token.id)]
+        }
+        _ => vec![format!("legation delegate ls --token {}", token.id), format!("legation token revoke {}", token.id)],
+    }
+}
+
+fn joined<T: std::fmt::Display>(list: &[T]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+impl Show for Token {
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let when = |at: Option<Millis>| at.map(show_time).unwrap_or_default();
+        vec![
+            ("token", self.id.to_string()),
+            ("name", self.name.to_string()),
+            ("scope", self.scope.to_string()),
+            ("status", self.status.to_string()),
+            ("generation", self.generation.to_string()),
+            ("description", self.description.to_string()),
+            ("created", format!("{} by {}", show_time(self.created_at), self.created_by)),
+            ("issued", when(self.issued_at)),
+            ("last used", when(self.last_used_at)),
+            ("expires", when(self.expires_at)),
+            ("max delegates", self.max_delegates.map(|max| max.to_string()).unwrap_or_default()),
+            ("allowed cidrs", joined(&self.allowed_cidrs)),
+            ("allowed names", joined(&self.allowed_names)),
+            ("pinned tags", joined(&self.pinned_tags)),
+            ("revoked", when(self.revoked_at)),
+            ("reason", text(&self.revoked_reason)),
+            ("receipt", self.receipt.map(|receipt| receipt.to_string()).unwrap_or_default()),
+        ]
+    }
+}
+
+impl Row for Token {
+    const COLUMNS: &'static [&'static str] = &["id", "name", "scope", "status", "expires", "last used"];
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.name.to_string(),
+            self.scope.to_string(),
+            self.status.to_string(),
+            self.expires_at.map(show_time).unwrap_or_default(),
+            self.last_used_at.map(show_time).unwrap_or_default(),
+        ]
+    }
+}

@@ -1,0 +1,122 @@
+//! Times and lengths of time as people write them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use legation_model::Millis;
+
+const UNITS: [(&str, Millis); 6] =
+    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
+
+/// A length of time such as `10m`, `1h30m` or `500ms`, in milliseconds; more than nothing.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn length(text: &str) -> Result<Millis, String> {
+    let wrong = || "write a length of time like 30s, 10m, 1h30m or 7d".to_owned();
+    let mut total: Millis = 0;
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, after) = rest.split_at(digits);
+        let letters = after.len() - after.trim_start_matches(|c: char| c.is_ascii_lowercase()).len();
+        let (unit, after) = after.split_at(letters);
+        let (_, factor) = UNITS.into_iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        let number: Millis = number.parse().map_err(|_| wrong())?;
+        total = number.checked_mul(factor).and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+        rest = after;
+    }
+    if total > 0 { Ok(total) } else { Err(wrong()) }
+}
+
+/// A length of time for waiting; `0s` is one too.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn wait(text: &str) -> Result<Duration, String> {
+    if matches!(text.trim(), "0" | "0s") {
+        return Ok(Duration::ZERO);
+    }
+    length(text).map(|millis| Duration::from_millis(millis.unsigned_abs()))
+}
+
+/// A point in time: RFC 3339, or `in` and a length of time; milliseconds since 1970.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn time(text: &str) -> Result<Millis, String> {
+    if let Some(ahead) = text.trim().strip_prefix("in ") {
+        return length(ahead)?.checked_add(now()).ok_or_else(|| "that is too far ahead".to_owned());
+    }
+    let point: Timestamp =
+        text.trim().parse().map_err(|_| "write a time like 2030-01-31T12:00:00Z, or \"in 30d\"".to_owned())?;
+    Ok(point.as_millisecond())
+}
+
+/// A point in time for people: RFC 3339 in UTC, to the second.
+pub fn show_time(at: Millis) -> String {
+    match Timestamp::from_millisecond(at) {
+        Ok(point) => point.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        Err(_) => format!("{at} ms"),
+    }
+}
+
+/// A length of time for people, in its two largest units.
+pub fn show_length(millis: Millis) -> String {
+    let mut rest = millis.max(0);
+    let mut parts = Vec::new();
+    for (unit, factor) in UNITS.into_iter().rev().filter(|(unit, _)| *unit != "w") {
+        if rest >= factor && parts.len() < 2 {
+            parts.push(format!("{}{unit}", rest / factor));
+            rest %= factor;
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.concat() }
+}
+
+/// The wall clock, milliseconds since 1970.
+pub fn now() -> Millis {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lengths_of_time() {
+        assert_eq!(length("10m"), Ok(600_000));
+        assert_eq!(length("1h30m"), Ok(5_400_000));
+        assert_eq!(length("500ms"), Ok(500));
+        assert_eq!(length("30d"), Ok(30 * 86_400_000));
+        for text in ["", "10", "m", "-5m", "1.5h", "10 m", "0s", "9999999999999999w", "1y"] {
+            assert!(length(text).is_err(), "{text}");
+        }
+        assert_eq!(wait("0"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn points_in_time() {
+        assert_eq!(time("1970-01-01T00:00:01Z"), Ok(1000));
+        assert_eq!(time("1970-01-01T01:00:00+01:00"), Ok(0));
+        assert!(time("in 1d").expect("a time") > now() + 86_000_000);
+        assert!(time("tomorrow").is_err() && time("2030-01-31").is_err());
+        assert_eq!(show_time(1_700_000_000_123), "2023-11-14T22:13:20Z");
+        assert_eq!(show_time(Millis::MAX), "9223372036854775807 ms");
+    }
+
+    proptest! {
+        #[test]
+        fn a_shown_length_is_read_back_to_its_second_unit(millis in 1_i64..1_000_000_000_000) {
+            let back = length(&show_length(millis)).expect("a length");
+            prop_assert!(back <= millis && millis - back < 86_400_000 / 24 * 2);
+        }
+
+        #[test]
+        fn no_text_panics(text: String) {
+            let _ = (length(&text), time(&text));
+        }
+    }
+}
