@@ -1,5 +1,8 @@
 //! The protocol from outside, both ends in one process.
 
+mod boxed;
+mod handshake;
+mod lease;
 mod messages;
 mod session;
 mod support;
