@@ -136,3 +136,92 @@ impl Session {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use legation_model::Secret;
+    use snow::Builder;
+
+    use super::*;
+    use crate::{KeyPair, cipher::Primitives, handshake::NOISE_NAME};
+
+    /// Two sessions that understand each other.
+    fn pair() -> (Session, Session) {
+        let keys = [1, 2].map(|fill| KeyPair::from_private(Secret::new([fill; 32])));
+        let builder = |own: usize| {
+            let primitives = Primitives::new(&keys[own], Secret::new([9; 32]));
+            let builder = Builder::with_resolver(NOISE_NAME.parse().expect("a name"), Box::new(primitives));
+            builder.local_private_key(keys[own].private.expose()).and_then(|b| b.psk(3, &[7; 32])).expect("once")
+        };
+        let mut one = builder(0).remote_public_key(&keys[1].public).and_then(Builder::build_initiator).expect("keys");
+        let mut two = builder(1).build_responder().expect("keys");
+        let mut wire = [0; 128];
+        for turn in 0..3 {
+            let (from, to) = if turn == 1 { (&mut two, &mut one) } else { (&mut one, &mut two) };
+            let length = from.write_message(&[], &mut wire).expect("our turn");
+            to.read_message(&wire[..length], &mut []).expect("their turn");
+        }
+        let [one, two] = [one, two].map(|noise| Transport::new(noise.into_transport_mode().expect("done")));
+        (Session::new(one), Session::new(two))
+    }
+
+    fn frame(length: usize) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new((0..length).map(|at| (at % 251) as u8).collect())
+    }
+
+    #[test]
+    fn frames_of_any_legal_length_arrive_whole() {
+        let (mut from, mut to) = pair();
+        for length in [1, 2, PART_MAX - 1, PART_MAX, PART_MAX + 1, 2 * PART_MAX, 2 * PART_MAX + 1, FRAME_MAX] {
+            from.send(frame(length)).expect("room");
+            let mut messages = 0;
+            let arrived = std::iter::from_fn(|| from.transmit()).find_map(|message| {
+                messages += 1;
+                assert!(message.len() <= MESSAGE_MAX);
+                to.receive(&message).expect("in order")
+            });
+            assert!(arrived == Some(frame(length)), "{length}");
+            assert_eq!(messages, length.div_ceil(PART_MAX));
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_count_and_bytes() {
+        let (mut from, _) = pair();
+        assert_eq!(from.send(frame(FRAME_MAX + 1)), Err(SendError::TooLarge));
+        from.send(frame(FRAME_MAX)).expect("room");
+        from.send(frame(FRAME_MAX)).expect("room");
+        assert_eq!(from.send(frame(1)), Err(SendError::Full));
+        while from.transmit().is_some() {}
+        for _ in 0..SEND_FRAMES_MAX {
+            from.send(frame(1)).expect("room again");
+        }
+        assert_eq!(from.send(frame(1)), Err(SendError::Full));
+    }
+
+    #[test]
+    fn an_urgent_frame_never_lands_inside_another() {
+        let (mut from, mut to) = pair();
+        from.send(frame(PART_MAX + 5)).expect("room");
+        to.receive(&from.transmit().expect("the first part")).expect("half");
+        from.send(frame(9)).expect("room");
+        from.send_first(frame(3)).expect("room");
+        let lengths: Vec<usize> = std::iter::from_fn(|| from.transmit())
+            .filter_map(|message| to.receive(&message).expect("in order"))
+            .map(|frame| frame.len())
+            .collect();
+        assert_eq!(lengths, [PART_MAX + 5, 3, 9]);
+    }
+
+    #[test]
+    fn a_last_frame_replaces_what_waits_but_not_half_a_frame() {
+        let (mut from, mut to) = pair();
+        from.send(frame(9)).expect("room");
+        from.send_last(frame(3)).expect("nothing is half sent");
+        assert_eq!(to.receive(&from.transmit().expect("a message")), Ok(Some(frame(3))));
+        assert_eq!(from.transmit(), None);
+        from.send(frame(PART_MAX + 5)).expect("room");
+        from.transmit().expect("the first part");
+        assert_eq!(from.send_last(frame(3)), Err(SendError::Full));
+    }
+}

@@ -31,3 +31,6 @@ pub use handshake::{Proof, TokenHint, TokenKeys};
 pub use key::{KeyPair, key_id};
 pub use manager::{ManagerEnd, ManagerEvent};
 pub use preamble::Role;
+
+#[cfg(test)]
+mod hostile;

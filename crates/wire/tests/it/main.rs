@@ -4,5 +4,8 @@ mod boxed;
 mod handshake;
 mod lease;
 mod messages;
+mod properties;
 mod session;
+mod sizes;
 mod support;
+mod transcript;
