@@ -2,7 +2,7 @@
 
 use legation_api::Code;
 use legation_model::{
-    Name, Scope,
+    Millis, Name, Scope,
     access::{Permission, Role},
     api_key::ApiKey,
     ids::ApiKeyId,
@@ -22,6 +22,8 @@ pub struct Caller {
     pub role: Role,
     /// Where: this scope and below; everywhere when empty.
     pub scope: Option<Scope>,
+    /// When the key ends.
+    pub expires_at: Option<Millis>,
     /// The request it makes, for the audit record.
     pub request: String,
 }
@@ -90,7 +92,14 @@ impl Manager {
         if !current || !self.keys.sealer.hash_matches(key.secret.expose(), &row.hash) {
             return Err(refusal());
         }
-        Ok(Caller { key: row.id, name: row.name, role: row.role, scope: row.scope, request })
+        Ok(Caller {
+            key: row.id,
+            name: row.name,
+            role: row.role,
+            scope: row.scope,
+            expires_at: row.expires_at,
+            request,
+        })
     }
 }
 
@@ -104,6 +113,7 @@ mod tests {
             name: "k".parse().expect("a name"),
             role: Role::Operator,
             scope: scope.map(|scope| scope.parse().expect("a scope")),
+            expires_at: None,
             request: String::new(),
         }
     }

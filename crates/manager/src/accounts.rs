@@ -1,14 +1,14 @@
 //! Accounts: each is born with its default token, in the same transaction.
 
 use legation_model::{
-    Scope,
-    ids::{AuditId, TokenId},
+    Millis, Scope, Text,
+    ids::TokenId,
     token::{DEFAULT_TOKEN, DelegateToken, TokenLimits, TokenStatus},
 };
 use legation_store::{
-    Page, Paged, StoreError, Tx,
+    Page, Paged, StoreError,
     accounts::{self, Account},
-    tokens,
+    job, tokens,
 };
 
 use crate::{
@@ -26,19 +26,25 @@ impl Manager {
     /// Creates an account and its default token, unissued.
     ///
     /// # Errors
-    /// `name_taken`, `idempotency_mismatch`, `store_unavailable`; `forbidden` for a key confined to a scope.
+    /// `name_taken`, `idempotency_mismatch`, `store_unavailable`; `not_found` for a key confined to another scope.
     pub async fn create_account(
         &self,
         caller: &Caller,
-        account: Account,
+        scope: Scope,
+        description: Text,
+        lease: Option<Millis>,
         once: Option<Idempotency>,
     ) -> Result<Account, Refusal> {
-        caller.require_sight(&account.scope, "account")?;
-        let made = self.store_account(caller.actor(), account, once).await??;
+        caller.require_sight(&scope, "account")?;
+        let actor = caller.actor();
+        let account =
+            Account { scope, description, lease, created_at: self.clock.wall(), created_by: actor.name.clone() };
+        let made = self.store_account(actor, account, once).await??;
         if let Some(account) = made.fresh() {
             return Ok(account);
         }
-        self.stored_account(made.replayed()).await
+        let scope = made.replayed().parse().map_err(|_| Refusal::not_found("account"))?;
+        self.stored_account(scope).await
     }
 
     /// Makes the account `default`, unless it is there.
@@ -46,11 +52,15 @@ impl Manager {
     /// # Errors
     /// Those of the store.
     pub async fn ensure_default_account(&self) -> Result<(), StoreError> {
-        let there = self.store.read(|conn| Box::pin(accounts::get(conn, DEFAULT_ACCOUNT))).await?;
-        if there.is_none() {
-            let scope = DEFAULT_ACCOUNT.parse().map_err(|_| StoreError::Corrupt("the default account's name".into()))?;
-            let account = Account { scope, description: Default::default(), created_at: self.clock.wall() };
-            let _ = self.store_account(Actor::system(), account, None).await?;
+        let scope: Scope = DEFAULT_ACCOUNT.parse().expect("the default account's name is a scope");
+        let wanted = scope.clone();
+        let find = job(move |conn| Box::pin(async move { accounts::get(conn, &wanted).await }));
+        if self.store.read(find).await?.is_none() {
+            let (actor, created_at) = (Actor::system(), self.clock.wall());
+            let description = Text::default();
+            let account = Account { scope, description, lease: None, created_at, created_by: actor.name.clone() };
+            // The only refusal would be of an idempotency key, and there is none.
+            let _made = self.store_account(actor, account, None).await?;
         }
         Ok(())
     }
@@ -63,38 +73,35 @@ impl Manager {
     ) -> Result<Result<Made<Account>, Refusal>, StoreError> {
         let now = self.clock.wall();
         let token = default_token(TokenId::random(&*self.entropy), &account.scope, now);
-        let audit_id = AuditId::random(&*self.entropy);
-        let job = move |tx: &mut Tx| {
+        let work = job(move |tx| {
             Box::pin(async move {
                 if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
                     return Ok(before.map(Made::Replayed));
                 }
                 accounts::insert(tx, &account).await?;
                 tokens::insert(tx, &token).await?;
-                let name = account.scope.to_string();
-                let change =
-                    Change { action: "account.create", object: name.clone(), scope: name.clone(), detail: String::new() };
-                audit::append(tx, audit_id, &actor, now, change).await?;
+                let (name, scope) = (account.scope.to_string(), account.scope.clone());
+                let change = Change { action: "account.create", object: name.clone(), scope, detail: String::new() };
+                audit::append(tx, &actor, now, change).await?;
                 idempotency::keep(tx, &actor, once.as_ref(), &name, now).await?;
                 Ok(Ok(Made::Fresh(account)))
-            }) as _
-        };
-        self.store.write(job).await
+            })
+        });
+        self.store.write(work).await
     }
 
     /// One account.
     ///
     /// # Errors
     /// `not_found` for an account that the caller may not see.
-    pub async fn account(&self, caller: &Caller, name: String) -> Result<Account, Refusal> {
-        let account = self.stored_account(name).await?;
-        caller.require_sight(&account.scope, "account")?;
-        Ok(account)
+    pub async fn account(&self, caller: &Caller, scope: Scope) -> Result<Account, Refusal> {
+        caller.require_sight(&scope, "account")?;
+        self.stored_account(scope).await
     }
 
-    async fn stored_account(&self, name: String) -> Result<Account, Refusal> {
-        let found = self.store.read(move |conn| Box::pin(async move { accounts::get(conn, &name).await })).await?;
-        found.ok_or_else(|| Refusal::not_found("account"))
+    async fn stored_account(&self, scope: Scope) -> Result<Account, Refusal> {
+        let find = job(move |conn| Box::pin(async move { accounts::get(conn, &scope).await }));
+        self.store.read(find).await?.ok_or_else(|| Refusal::not_found("account"))
     }
 
     /// Accounts that the caller may see.
@@ -102,18 +109,18 @@ impl Manager {
     /// # Errors
     /// Those of the store.
     pub async fn list_accounts(&self, caller: &Caller, page: Page) -> Result<Paged<Account>, Refusal> {
-        let mut found = self.store.read(move |conn| Box::pin(async move { accounts::list(conn, &page).await })).await?;
-        found.items.retain(|account| caller.sees(&account.scope));
-        Ok(found)
+        let within = caller.scope.clone();
+        let list = job(move |conn| Box::pin(async move { accounts::list(conn, within.as_ref(), &page).await }));
+        Ok(self.store.read(list).await?)
     }
 }
 
-fn default_token(id: TokenId, scope: &Scope, now: legation_model::Millis) -> DelegateToken {
+fn default_token(id: TokenId, scope: &Scope, now: Millis) -> DelegateToken {
     DelegateToken {
         id,
         scope: scope.clone(),
         name: DEFAULT_TOKEN.parse().expect("the default token's name is a name"),
-        description: Default::default(),
+        description: Text::default(),
         status: TokenStatus::Unissued,
         generation: 0,
         limits: TokenLimits::default(),

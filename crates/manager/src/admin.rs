@@ -3,15 +3,11 @@
 use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
 
 use anyhow::Context;
-use legation_model::{
-    Clock, Entropy, Name, Secret,
-    access::Role,
-    api_key::ApiKey,
-    ids::{ApiKeyId, AuditId},
-};
-use legation_store::{Store, Tx, api_keys};
+use legation_model::{Clock, Entropy, Name, Secret, access::Role, api_key::ApiKey, ids::ApiKeyId};
+use legation_store::{Store, api_keys, job};
 
 use crate::{
+    accounts::DEFAULT_ACCOUNT,
     audit::{self, Actor, Change},
     config::Config,
     keys::Keys,
@@ -30,8 +26,7 @@ pub async fn reset(
     entropy: &dyn Entropy,
 ) -> anyhow::Result<()> {
     let name: Name = name.parse().context("--name")?;
-    fs::create_dir_all(&config.config_dir)
-        .with_context(|| format!("cannot make {}", config.config_dir.display()))?;
+    fs::create_dir_all(&config.config_dir).with_context(|| format!("cannot make {}", config.config_dir.display()))?;
     let store = Store::open_beside(&database_url(config)?).await?;
     let keys = Keys::load(config, &store, clock, entropy).await?;
     let mut secret = zeroize::Zeroizing::new([0; 32]);
@@ -46,17 +41,22 @@ pub async fn reset(
         created_at: clock.wall(),
         expires_at: None,
     };
-    let (now, audit_id) = (clock.wall(), AuditId::random(entropy));
-    let job = move |tx: &mut Tx| {
+    let now = clock.wall();
+    let work = job(move |tx| {
         Box::pin(async move {
             api_keys::insert(tx, &row).await?;
             let actor = Actor { name: "host".to_owned(), request: String::new() };
             let (object, detail) = (row.id.to_string(), format!("role admin, name {}", row.name));
-            let change = Change { action: "admin.reset", object, scope: String::new(), detail };
-            audit::append(tx, audit_id, &actor, now, change).await
-        }) as _
-    };
-    store.write(job).await?;
+            let change = Change {
+                action: "admin.reset",
+                object,
+                scope: DEFAULT_ACCOUNT.parse().expect("the default account's name is a scope"),
+                detail,
+            };
+            audit::append(tx, &actor, now, change).await
+        })
+    });
+    store.write(work).await?;
     show(&key, key_file)
 }
 

@@ -1,6 +1,6 @@
 //! The audit chain: one record per change, in the same transaction, each naming the hash of the one before.
 
-use legation_model::{Millis, ids::AuditId};
+use legation_model::{Millis, Scope};
 use legation_store::{
     StoreError, Tx,
     audit::{self, AuditRecord},
@@ -31,7 +31,7 @@ pub struct Change {
     /// On which object, by id.
     pub object: String,
     /// In which scope.
-    pub scope: String,
+    pub scope: Scope,
     /// Before and after, or the reason.
     pub detail: String,
 }
@@ -40,10 +40,9 @@ pub struct Change {
 ///
 /// # Errors
 /// Those of the store; the change must then not happen either.
-pub async fn append(tx: &mut Tx, id: AuditId, actor: &Actor, now: Millis, change: Change) -> Result<(), StoreError> {
-    let (number, previous) = audit::last(tx).await?.map_or((0, Vec::new()), |(number, hash)| (number + 1, hash));
+pub async fn append(tx: &mut Tx, actor: &Actor, now: Millis, change: Change) -> Result<(), StoreError> {
+    let (number, previous) = audit::last(tx).await?.map_or((1, Vec::new()), |(number, hash)| (number + 1, hash));
     let mut record = AuditRecord {
-        id,
         number,
         at: now,
         actor: actor.name.clone(),
@@ -63,15 +62,14 @@ pub async fn append(tx: &mut Tx, id: AuditId, actor: &Actor, now: Millis, change
 /// share an encoding.
 pub fn link(record: &AuditRecord) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let fields: [&[u8]; 10] = [
+    let fields: [&[u8]; 9] = [
         &record.previous,
         &record.number.to_be_bytes(),
         &record.at.to_be_bytes(),
-        record.id.as_ref(),
         record.actor.as_bytes(),
         record.action.as_bytes(),
         record.object.as_bytes(),
-        record.scope.as_bytes(),
+        record.scope.as_str().as_bytes(),
         record.detail.as_bytes(),
         record.request.as_bytes(),
     ];

@@ -42,6 +42,7 @@ pub enum Command {
     Serve,
     /// Work on the host itself, for when nobody can log in any more.
     Admin {
+        /// Which of them.
         #[command(subcommand)]
         command: AdminCommand,
     },
@@ -171,6 +172,12 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// The same with another lease, if one is given; heartbeats stay within a third of it.
+    pub fn with_lease(self, lease: Option<Millis>) -> Self {
+        let lease = lease.unwrap_or(self.lease);
+        Self { lease, heartbeat: self.heartbeat.min(lease / 3), ..self }
+    }
+
     /// The lease as the Manager counts it: from its last answer, and 1 % longer, for clocks that differ in rate.
     pub const fn lease_counted(&self) -> Millis {
         self.lease + self.lease / 100

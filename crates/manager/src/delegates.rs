@@ -10,9 +10,9 @@ use legation_model::{
     token::TokenStatus,
 };
 use legation_store::{
-    Paged, Page, StoreError, Tx,
+    Page, Paged, StoreError, Tx,
     delegates::{self, DelegateFilter},
-    tasks, tokens,
+    job, tasks, tokens,
 };
 use legation_wire::{
     Proof,
@@ -23,6 +23,7 @@ use legation_wire::{
 use crate::{
     Manager,
     access::Caller,
+    config::Timing,
     error::Refusal,
     gate::Entered,
     live::LiveToken,
@@ -101,7 +102,7 @@ impl Manager {
     }
 
     fn welcome(&self, live: &LiveToken, delegate: DelegateId, generation: u32) -> Welcome {
-        let timing = &self.config.timing;
+        let timing = &live.timing;
         Welcome {
             account: live.scope.account().to_owned(),
             scope: live.scope.clone(),
@@ -125,7 +126,7 @@ impl Manager {
         address: IpAddr,
     ) -> Result<Joined, StoreError> {
         let (this, live, hello) = (self.handle(), Arc::clone(live), hello.clone());
-        let job = move |tx: &mut Tx| {
+        let work = job(move |tx| {
             Box::pin(async move {
                 match tokens::lock_shared(tx, live.id).await? {
                     Some(TokenStatus::Active) => {}
@@ -138,23 +139,26 @@ impl Manager {
                     return Ok(Joined::Out(goodbye));
                 }
                 if this.is_full(tx, &live, known.as_ref()).await? {
-                    return Ok(Joined::Out(goodbye(GoodbyeReason::MaxDelegates, "the token has as many delegates as it may")));
+                    return Ok(Joined::Out(goodbye(
+                        GoodbyeReason::MaxDelegates,
+                        "the token has as many delegates as it may",
+                    )));
                 }
                 let now = this.clock.wall();
                 if let (Arrival::Restart, Some(known)) = (arrival, &known) {
                     this.lose_boot(tx, known.id, known.boot, now).await?;
                 }
-                let delegate = this.record(&live, known, public_key, &hello, address, now);
+                let delegate = this.delegate_of(&live, known, public_key, &hello, address, now);
                 delegates::upsert(tx, &delegate).await?;
                 let open = tasks::open_of_boot(tx, delegate.id, delegate.boot).await?;
                 Ok(Joined::In { id: delegate.id, open })
-            }) as _
-        };
-        self.store.write(job).await
+            })
+        });
+        self.store.write(work).await
     }
 
     /// The delegate as it is from now on.
-    fn record(
+    fn delegate_of(
         &self,
         live: &LiveToken,
         known: Option<Delegate>,
@@ -198,17 +202,18 @@ impl Manager {
         let now = self.clock.boot();
         let holds = |other: &Delegate| {
             Some(other.id) != newcomer.map(|known| known.id)
-                && (self.sessions.newest(other.id).is_some() || self.lease_ends(other.id, other.last_seen) > now)
+                && (self.sessions.newest(other.id).is_some()
+                    || self.lease_ends(other.id, other.last_seen, &live.timing) > now)
         };
         Ok(others.iter().filter(|other| holds(other)).count() >= max as usize)
     }
 
     /// Until when, on the boot clock, a delegate may still act. A lease that this process never answered counts as
     /// granted at its start.
-    pub(crate) fn lease_ends(&self, delegate: DelegateId, last_seen: Millis) -> Millis {
+    pub(crate) fn lease_ends(&self, delegate: DelegateId, last_seen: Millis, timing: &Timing) -> Millis {
         let seen = self.clock.boot() - (self.clock.wall() - last_seen).max(0);
         let answered = self.sessions.last_answered(delegate).unwrap_or(self.started.max(seen.min(self.clock.boot())));
-        answered + self.config.timing.lease_counted()
+        answered + timing.lease_counted()
     }
 
     fn note_refusal(&self, known: Option<&Delegate>, arrival: Arrival) {
@@ -231,7 +236,9 @@ impl Manager {
             let Some(attempt) = &task.attempt else { continue };
             match phase(attempt.id) {
                 Some(Phase::Accepted | Phase::Finished) => {}
-                Some(Phase::Running) if task.started_at.is_none() => started.push(FromDelegate::Started { attempt: attempt.id }),
+                Some(Phase::Running) if task.started_at.is_none() => {
+                    started.push(FromDelegate::Started { attempt: attempt.id })
+                }
                 Some(Phase::Running) => {}
                 None if task.started_at.is_none() => self.send_assignment(session, task).await,
                 None => vanished.push(attempt.id),

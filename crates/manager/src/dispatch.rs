@@ -15,15 +15,10 @@ use legation_model::{
     task::{Attempt, Task, TaskState},
     token::TokenStatus,
 };
-use legation_store::{StoreError, Tx, tasks, tokens};
+use legation_store::{StoreError, job, tasks, tokens};
 use tokio::sync::Notify;
 
-use crate::{
-    Manager,
-    delegates::serves,
-    live::lock,
-    sessions::Session,
-};
+use crate::{Manager, delegates::serves, live::lock, sessions::Session};
 
 /// How often the dispatcher looks even if nobody nudged it.
 const EVERY: Duration = Duration::from_millis(500);
@@ -144,6 +139,7 @@ impl Manager {
                     return true;
                 }
                 Ok(false) => self.store_moved_on(&task).await,
+                Err(StoreError::Refused(_)) => self.store_moved_on(&task).await,
                 Err(error) => {
                     tracing::warn!(task = %task.id, %error, "an assignment could not be stored; the task keeps waiting");
                     false
@@ -157,15 +153,15 @@ impl Manager {
 
     async fn store_assignment(&self, task: &Task, attempt: &Attempt) -> Result<bool, StoreError> {
         let (id, attempt, now) = (task.id, attempt.clone(), self.clock.wall());
-        let job = move |tx: &mut Tx| {
+        let work = job(move |tx| {
             Box::pin(async move {
                 if tokens::lock_shared(tx, attempt.token).await? != Some(TokenStatus::Active) {
                     return Ok(false);
                 }
-                tasks::assign(tx, id, &attempt, now).await
-            }) as _
-        };
-        self.store.write(job).await
+                tasks::assign(tx, id, &attempt, now).await.map(|()| true)
+            })
+        });
+        self.store.write(work).await
     }
 
     /// The store would not assign: drop the task from the queue unless it still waits there.

@@ -2,7 +2,10 @@
 
 use legation_api::{Code, Problem};
 use legation_model::Millis;
-use legation_store::{StoreError, Tx, idempotency};
+use legation_store::{
+    StoreError, Tx,
+    idempotency::{self, Answered},
+};
 
 use crate::{audit::Actor, error::Refusal, seal::sha256};
 
@@ -23,7 +26,9 @@ impl Idempotency {
     /// `invalid_request` for a key that is empty, too long or not printable ASCII.
     pub fn new(key: &str, route: &str, body: &[u8]) -> Result<Self, Refusal> {
         if key.is_empty() || key.len() > KEY_MAX || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Problem::invalid("Idempotency-Key", "not a key", "use 1 to 255 printable ASCII characters").into());
+            return Err(
+                Problem::invalid("Idempotency-Key", "not a key", "use 1 to 255 printable ASCII characters").into()
+            );
         }
         let mut used_for = route.as_bytes().to_vec();
         used_for.push(0);
@@ -69,11 +74,12 @@ pub async fn replay(
     once: Option<&Idempotency>,
 ) -> Result<Option<Result<String, Refusal>>, StoreError> {
     let Some(once) = once else { return Ok(None) };
-    let Some((body, id)) = idempotency::get(tx, &actor.name, &once.key).await? else { return Ok(None) };
-    if body != once.body {
+    let Some(before) = idempotency::get(tx, &actor.name, &once.key).await? else { return Ok(None) };
+    if before.body_hash != once.body {
         let detail = "this Idempotency-Key was used for another request: use a new key for each new request";
         return Ok(Some(Err(Refusal::new(Code::IdempotencyMismatch, detail))));
     }
+    let id = String::from_utf8(before.response).map_err(|_| StoreError::Corrupt("an idempotency record".to_owned()))?;
     Ok(Some(Ok(id)))
 }
 
@@ -89,7 +95,10 @@ pub async fn keep(
     now: Millis,
 ) -> Result<(), StoreError> {
     match once {
-        Some(once) => idempotency::put(tx, &actor.name, &once.key, &once.body, id, now).await,
+        Some(once) => {
+            let answered = Answered { body_hash: once.body.clone(), response: id.as_bytes().to_vec() };
+            idempotency::put(tx, &actor.name, &once.key, &answered, now).await
+        }
         None => Ok(()),
     }
 }

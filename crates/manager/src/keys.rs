@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use legation_model::{Clock, Entropy, Secret, ids::ManagerKeyId};
-use legation_store::{Store, keys};
+use legation_store::{Store, job, keys};
 use legation_wire::key::KeyPair;
 
 use crate::{
@@ -102,13 +102,13 @@ async fn make(store: &Store, kek: &Sealer, clock: &dyn Clock, entropy: &dyn Entr
         rows.push((kind, id, public, sealed));
     }
     let now = clock.wall();
-    let put = |tx| {
+    let put = job(move |tx| {
         Box::pin(async move {
             for (kind, id, public, sealed) in rows {
                 keys::put(tx, kind, &id, &public, &sealed, now).await?;
             }
             Ok(())
-        }) as _
-    };
+        })
+    });
     Ok(store.write(put).await?)
 }

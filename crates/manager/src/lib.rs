@@ -39,7 +39,7 @@ use std::sync::{
 use legation_model::{Entropy, Millis, ids::TaskId};
 use legation_store::Store;
 use tokio::sync::{Semaphore, broadcast};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config, dispatch::Queue, keys::Keys, live::JumpGuard, live::LiveTokens, metrics::Metrics,
@@ -72,6 +72,8 @@ pub struct Manager {
     pub changes: broadcast::Sender<TaskId>,
     /// Set by the first signal.
     pub stopping: CancellationToken,
+    /// Every connection and loop, awaited at the end.
+    pub(crate) connections: TaskTracker,
     pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) seen: Seen,
     /// Boot-clock time at which this process began to count leases.

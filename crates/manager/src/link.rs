@@ -9,10 +9,12 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc, sync::atomic::Order
 use futures_util::future::BoxFuture;
 use legation_link::{Connection, Ended, Socket};
 use legation_wire::{
-    ManagerEnd, ManagerEvent, Proof,
+    Close, ManagerEnd, ManagerEvent, Proof,
     message::{FromDelegate, Goodbye, Hello, Stopped, ToDelegate},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+
+use legation_store::job;
 
 use crate::{Manager, delegates::Admission, sessions::Session};
 
@@ -20,8 +22,6 @@ use crate::{Manager, delegates::Admission, sessions::Session};
 pub const HANDSHAKES_MAX: usize = 2_048;
 /// How long a Goodbye may take before the connection is cut without it.
 pub const GOODBYE_DEADLINE: Duration = Duration::from_millis(250);
-/// How long a peer may leave bytes untaken before its session ends.
-pub const WRITE_DEADLINE: Duration = Duration::from_secs(20);
 /// Reports of one session that may wait for the store; a delegate keeps what was not acknowledged.
 pub const REPORTS_MAX: usize = 512;
 /// Pause before reports that the store did not take are recorded again.
@@ -50,7 +50,7 @@ impl Manager {
             Arc::clone(&self.keys.manager),
             Arc::clone(&self.tokens) as _,
             self.clock.boot(),
-            Arc::clone(&self.entropy),
+            &*self.entropy,
         );
         let clock = Arc::clone(&self.clock);
         let mut link = Connection::new(Socket::server(io), end, move || clock.boot());
@@ -62,7 +62,9 @@ impl Manager {
             Err(ended) => {
                 self.metrics.unproven.inc();
                 tracing::debug!(%peer, %ended, "a connection ended before it proved a token");
-                link.abandon(&ended, GOODBYE_DEADLINE).await;
+                if let Ended::Protocol(close) = ended {
+                    link.close(close.code(), close.as_str(), GOODBYE_DEADLINE).await;
+                }
             }
         }
     }
@@ -187,9 +189,8 @@ impl Manager {
         let Some(live) = self.tokens.get(proof.hint.token) else { return };
         if live.receipt() == Some(stopped.receipt) {
             let (scope, key) = (live.scope.clone(), proof.identity);
-            let find = move |conn: &mut legation_store::Conn| {
-                Box::pin(async move { legation_store::delegates::by_key(conn, &scope, &key).await }) as _
-            };
+            let find =
+                job(move |conn| Box::pin(async move { legation_store::delegates::by_key(conn, &scope, &key).await }));
             match self.store.read(find).await {
                 Ok(Some(delegate)) => {
                     let recorded = self.record_stop(stopped.receipt, delegate.id, stopped.tasks_killed).await;
@@ -218,30 +219,35 @@ async fn opening(link: &mut Link) -> Result<(Proof, Opening), Ended> {
             (ManagerEvent::Proven(proven), _) => proof = Some(proven),
             (ManagerEvent::Hello(hello), Some(proof)) => return Ok((proof, Opening::Hello(hello))),
             (ManagerEvent::Stopped(stopped), Some(proof)) => return Ok((proof, Opening::Stopped(stopped))),
-            _ => return Err(Ended::Protocol(legation_wire::Close::OutOfPlace)),
+            _ => return Err(Ended::Protocol(Close::OutOfPlace)),
         }
     }
 }
 
 /// Hands messages to the socket, unless the session is told to stop meanwhile or the peer does not take them.
 async fn send(link: &mut Link, session: &Session, messages: impl IntoIterator<Item = ToDelegate>) -> Result<(), Leave> {
-    for message in messages {
-        link.end_mut().send(message).map_err(|close| Leave::Ended(Ended::Protocol(close)))?;
-    }
     tokio::select! {
         biased;
         goodbye = session.stopping() => Err(Leave::Told(goodbye.clone())),
-        flushed = tokio::time::timeout(WRITE_DEADLINE, link.flush()) => match flushed {
-            Ok(flushed) => flushed.map_err(Leave::Ended),
-            Err(_) => Err(Leave::Ended(Ended::Protocol(legation_wire::Close::Silent))),
-        },
+        sent = write(link, messages) => sent.map_err(Leave::Ended),
     }
+}
+
+async fn write(link: &mut Link, messages: impl IntoIterator<Item = ToDelegate>) -> Result<(), Ended> {
+    for message in messages {
+        if link.end_mut().send(&message).is_err() {
+            // What waits has reached its bound; once it is with the socket there is room again.
+            link.flush().await?;
+            link.end_mut().send(&message).map_err(|_| Ended::Protocol(Close::TooLarge))?;
+        }
+    }
+    link.flush().await
 }
 
 /// Says the last word under its deadline and closes.
 async fn say_goodbye(mut link: Link, goodbye: Goodbye) {
     let (code, reason) = (goodbye.reason.code(), goodbye.reason.as_str());
-    if link.end_mut().send(ToDelegate::Goodbye(goodbye)).is_ok() {
+    if link.end_mut().goodbye(goodbye).is_ok() {
         link.close(code, reason, GOODBYE_DEADLINE).await;
     }
 }

@@ -16,7 +16,10 @@ use legation_model::{
 };
 use legation_wire::{TokenHint, TokenKeys, close::GoodbyeReason, message::Goodbye};
 
-use crate::gate::{Entered, Gate};
+use crate::{
+    config::Timing,
+    gate::{Entered, Gate},
+};
 
 /// How far the wall clock may drift from the boot clock before expiring tokens are refused: 60 s.
 pub const CLOCK_JUMP_MAX: Millis = 60_000;
@@ -29,6 +32,8 @@ pub struct LiveToken {
     pub scope: Scope,
     /// Its restrictions.
     pub limits: TokenLimits,
+    /// The timing of its sessions.
+    pub timing: Timing,
     /// What every effect passes.
     pub gate: Arc<Gate>,
     /// Makes one revocation of this token wait for another.
@@ -48,11 +53,12 @@ enum Verdict {
 
 impl LiveToken {
     /// The copy of a token with its derived keys, newest generation last.
-    pub fn new(token: &DelegateToken, keys: Vec<(u32, Secret<32>)>) -> Self {
+    pub fn new(token: &DelegateToken, keys: Vec<(u32, Secret<32>)>, timing: Timing) -> Self {
         let this = Self {
             id: token.id,
             scope: token.scope.clone(),
             limits: token.limits.clone(),
+            timing,
             gate: Arc::new(Gate::default()),
             ending: tokio::sync::Mutex::new(()),
             keys: Mutex::new(keys),

@@ -56,7 +56,11 @@ impl Default for Metrics {
         registry.register("sessions", "Live sessions", sessions.clone());
         registry.register("tasks_queued", "Tasks waiting for a delegate", queued.clone());
         let revoke_to_cut = Histogram::new(CUT_BUCKETS);
-        registry.register("revoke_to_cut_seconds", "From a revoke call to its last session closed", revoke_to_cut.clone());
+        registry.register(
+            "revoke_to_cut_seconds",
+            "From a revoke call to its last session closed",
+            revoke_to_cut.clone(),
+        );
         Self {
             admitted,
             refused,

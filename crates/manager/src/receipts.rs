@@ -5,11 +5,11 @@
 //! key reported its stop.
 
 use legation_model::{
-    Millis,
-    ids::ReceiptId,
+    Millis, Scope,
+    ids::{DelegateId, ReceiptId, TokenId},
     receipt::{Receipt, ReceiptLine, Statement},
 };
-use legation_store::{StoreError, Tx, receipts};
+use legation_store::{Page, Paged, StoreError, Tx, job, receipts};
 use serde_json::{Value, json};
 
 use crate::{Manager, access::Caller, error::Refusal, keys::Keys, seal::sha256};
@@ -75,6 +75,24 @@ impl Manager {
         Ok(receipt)
     }
 
+    /// Receipts, newest first, without lines and statements.
+    ///
+    /// # Errors
+    /// `not_found` for a scope that the caller may not see.
+    pub async fn list_receipts(
+        &self,
+        caller: &Caller,
+        scope: Option<Scope>,
+        token: Option<TokenId>,
+        page: Page,
+    ) -> Result<Paged<Receipt>, Refusal> {
+        let within = caller.confine(scope)?;
+        let list = job(move |conn| Box::pin(async move { receipts::list(conn, within.as_ref(), &page).await }));
+        let mut found = self.store.read(list).await?;
+        found.items.retain(|receipt| token.is_none_or(|token| receipt.token == token));
+        Ok(found)
+    }
+
     pub(crate) async fn stored_receipt(&self, id: ReceiptId) -> Result<Receipt, Refusal> {
         let found = self.store.read(move |conn| Box::pin(receipts::get(conn, id))).await?;
         found.ok_or_else(|| Refusal::not_found("receipt"))
@@ -84,42 +102,42 @@ impl Manager {
     pub(crate) async fn complete_receipt(
         &self,
         id: ReceiptId,
-        cut: Vec<(legation_model::ids::DelegateId, Millis)>,
+        cut: Vec<(DelegateId, Millis)>,
         how: &'static str,
     ) -> Result<(), StoreError> {
         let (keys, now) = (self.keys.clone(), self.clock.wall());
-        let job = move |tx: &mut Tx| {
+        let work = job(move |tx| {
             Box::pin(async move {
-                for (delegate, at) in &cut {
-                    receipts::cut(tx, id, *delegate, *at).await?;
-                }
+                receipts::cut(tx, id, &cut).await?;
                 receipts::complete(tx, id, now).await?;
-                let cut: Vec<_> = cut.iter().map(|(delegate, at)| json!({"delegate": delegate, "cut_at": at})).collect();
+                let cut: Vec<_> =
+                    cut.iter().map(|(delegate, at)| json!({"delegate": delegate, "cut_at": at})).collect();
                 let body = json!({"statement": "cut", "at": now, "how": how, "delegates": cut});
                 append(tx, &keys, id, body).await
-            }) as _
-        };
-        self.store.write_first(job).await
+            })
+        });
+        self.store.write_first(work).await
     }
 
     /// Records what a delegate's own key said: that it has stopped. Touches no other line.
     pub(crate) async fn record_stop(
         &self,
         receipt: ReceiptId,
-        delegate: legation_model::ids::DelegateId,
+        delegate: DelegateId,
         tasks_killed: u32,
     ) -> Result<(), StoreError> {
         let (keys, now) = (self.keys.clone(), self.clock.wall());
-        let job = move |tx: &mut Tx| {
+        let work = job(move |tx| {
             Box::pin(async move {
                 if !receipts::stopped(tx, receipt, delegate, now, tasks_killed).await? {
                     return Ok(());
                 }
-                let body = json!({"statement": "stopped", "delegate": delegate, "at": now, "tasks_killed": tasks_killed});
+                let body =
+                    json!({"statement": "stopped", "delegate": delegate, "at": now, "tasks_killed": tasks_killed});
                 append(tx, &keys, receipt, body).await
-            }) as _
-        };
-        self.store.write(job).await
+            })
+        });
+        self.store.write(work).await
     }
 }
 

@@ -10,7 +10,6 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::Manager;
@@ -54,7 +53,7 @@ impl Listener {
 }
 
 /// Accepts until the Manager stops; each connection is a task that the tracker awaits.
-pub async fn accept(manager: Arc<Manager>, listener: Listener, router: Router, tasks: TaskTracker) {
+pub async fn accept(manager: Arc<Manager>, listener: Listener, router: Router) {
     loop {
         let accepted = tokio::select! {
             () = manager.stopping.cancelled() => return,
@@ -63,6 +62,7 @@ pub async fn accept(manager: Arc<Manager>, listener: Listener, router: Router, t
         match accepted {
             Ok((stream, peer)) => {
                 let (manager, router, tls) = (Arc::clone(&manager), router.clone(), listener.tls.clone());
+                let tasks = manager.connections.clone();
                 tasks.spawn(connection(manager, stream, peer, router, tls));
             }
             Err(error) => {

@@ -1,10 +1,15 @@
 //! Building the Manager, running it, and taking it down.
 
-use std::{fs, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, sync::atomic::AtomicU64, time::Duration};
+use std::{
+    fs, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, sync::atomic::AtomicU64, time::Duration,
+};
 
 use anyhow::Context;
-use legation_model::{Clock, Entropy, token::TokenStatus};
-use legation_store::{Options, Store, tasks, tokens};
+use legation_model::{
+    Clock, Entropy, Secret,
+    token::{DelegateToken, TokenStatus},
+};
+use legation_store::{Store, StoreError, accounts, job, tasks, tokens};
 use legation_wire::{GoodbyeReason, message::Goodbye};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,7 +45,6 @@ pub struct Running {
     pub link: SocketAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
-    tasks: TaskTracker,
 }
 
 /// Starts a Manager; when this returns, it accepts connections.
@@ -59,25 +63,24 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entro
     };
     let manager = build(config, clock, entropy).await?;
     let (api_address, link_address) = (api.address, link.as_ref().map_or(api.address, |link| link.address));
-    let tasks = TaskTracker::new();
+    let tasks = manager.connections.clone();
     let with_link = link.is_none();
-    tasks.spawn(serve::accept(Arc::clone(&manager), api, http::router(Arc::clone(&manager), with_link), tasks.clone()));
+    tasks.spawn(serve::accept(Arc::clone(&manager), api, http::router(Arc::clone(&manager), with_link)));
     if let Some(link) = link {
         let router = http::link_router(Arc::clone(&manager));
-        tasks.spawn(serve::accept(Arc::clone(&manager), link, router, tasks.clone()));
+        tasks.spawn(serve::accept(Arc::clone(&manager), link, router));
     }
     tasks.spawn(Arc::clone(&manager).dispatch_loop());
     tasks.spawn(Arc::clone(&manager).sweep_loop());
     tasks.close();
-    let running = Running { manager, api: api_address, link: link_address, scheme, tasks };
+    let running = Running { manager, api: api_address, link: link_address, scheme };
     running.announce()?;
     Ok(running)
 }
 
 async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> anyhow::Result<Arc<Manager>> {
-    let store = Store::open(&database_url(&config)?, Options::default()).await?;
+    let store = Store::open(&database_url(&config)?).await?;
     let keys = Arc::new(Keys::load(&config, &store, &*clock, &*entropy).await?);
-    let live = load_tokens(&store, &keys).await?;
     let queue = Queue::default();
     for task in store.read(|conn| Box::pin(tasks::queued(conn))).await? {
         queue.add(task);
@@ -89,32 +92,49 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         entropy,
         store,
         keys,
-        tokens: Arc::new(live),
+        tokens: Arc::new(LiveTokens::default()),
         sessions: Sessions::default(),
         queue,
         metrics: Metrics::default(),
         changes: broadcast::Sender::new(CHANGES_MAX),
         stopping: CancellationToken::new(),
+        connections: TaskTracker::new(),
         handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
         seen: Seen::default(),
         admissions: AtomicU64::new(1),
         this: this.clone(),
     });
     manager.ensure_default_account().await?;
+    load_tokens(&manager).await?;
     Ok(manager)
 }
 
 /// Opens every secret that a delegate may still prove, those of ended tokens included: they are told to stop.
-async fn load_tokens(store: &Store, keys: &Keys) -> anyhow::Result<LiveTokens> {
-    let live = LiveTokens::default();
-    for secret in store.read(|conn| Box::pin(tokens::secrets(conn))).await? {
+async fn load_tokens(manager: &Manager) -> anyhow::Result<()> {
+    for secret in manager.store.read(|conn| Box::pin(tokens::secrets(conn))).await? {
         let id = secret.token;
-        let key = keys.sealer.open_key(&secret_place(id, secret.generation), &secret.sealed_psk)?;
-        let token = store.read(move |conn| Box::pin(tokens::get(conn, id))).await?;
-        let Some(token) = token.filter(|token| token.status != TokenStatus::Unissued) else { continue };
-        live.insert(LiveToken::new(&token, vec![(secret.generation, key)]));
+        let key = manager.keys.sealer.open_key(&secret_place(id, secret.generation), &secret.sealed_psk)?;
+        let token = manager.store.read(move |conn| Box::pin(tokens::get(conn, id))).await?;
+        if let Some(token) = token.filter(|token| token.status != TokenStatus::Unissued) {
+            manager.admit_token(&token, vec![(secret.generation, key)]).await?;
+        }
     }
-    Ok(live)
+    Ok(())
+}
+
+impl Manager {
+    /// Lets a token be proven, with the timing of its account.
+    pub(crate) async fn admit_token(
+        &self,
+        token: &DelegateToken,
+        keys: Vec<(u32, Secret<32>)>,
+    ) -> Result<(), StoreError> {
+        let scope = token.scope.top();
+        let find = job(move |conn| Box::pin(async move { accounts::get(conn, &scope).await }));
+        let lease = self.store.read(find).await?.and_then(|account| account.lease);
+        self.tokens.insert(LiveToken::new(token, keys, self.config.timing.with_lease(lease)));
+        Ok(())
+    }
 }
 
 /// The store's URL: the one set, or the embedded database in the data directory.
@@ -168,7 +188,7 @@ impl Running {
             }));
         }
         tokio::select! {
-            () = self.tasks.wait() => {}
+            () = manager.connections.wait() => {}
             () = at_once => tracing::warn!("stopping at once"),
             () = tokio::time::sleep(DRAIN_MAX) => tracing::warn!("stopping although connections are still open"),
         }

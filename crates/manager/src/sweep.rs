@@ -16,7 +16,7 @@ use legation_model::{
     task::TaskState,
     token::TokenStatus,
 };
-use legation_store::{Tx, delegates, idempotency, receipts, tasks, tokens};
+use legation_store::{delegates, idempotency, job, receipts, tasks, tokens};
 use legation_wire::GoodbyeReason;
 
 use crate::{Manager, audit::Actor, live::lock};
@@ -70,8 +70,10 @@ impl Manager {
 
     /// Ends sessions whose delegates missed their heartbeats.
     fn drop_silent(&self) {
-        let oldest = self.clock.boot() - self.config.timing.heartbeat * MISSED_MAX - self.config.timing.heartbeat / 2;
+        let now = self.clock.boot();
         for session in self.sessions.all() {
+            let heartbeat = session.token.timing.heartbeat;
+            let oldest = now - heartbeat * MISSED_MAX - heartbeat / 2;
             if session.last_answered.load(Ordering::Relaxed) < oldest {
                 session.stop(None);
             }
@@ -101,9 +103,9 @@ impl Manager {
         let now = self.clock.wall();
         for task in self.queue.snapshot().into_iter().filter(|task| task.queue_deadline <= now) {
             let (id, why) = (task.id, format!("no delegate in time: {}", self.explain_waiting(&task)));
-            let end = move |tx: &mut Tx| {
-                Box::pin(async move { tasks::end_unassigned(tx, id, TaskState::Rejected, &why, now).await }) as _
-            };
+            let end = job(move |tx| {
+                Box::pin(async move { tasks::end_unassigned(tx, id, TaskState::Rejected, &why, now).await })
+            });
             if self.store.write(end).await.is_ok() {
                 self.queue.remove(&task);
                 self.announce(id);
@@ -134,7 +136,8 @@ impl Manager {
         let fenced = open.iter().filter_map(|task| task.attempt.as_ref()).filter(|attempt| {
             let connected = self.sessions.newest(attempt.delegate).is_some_and(|session| session.boot == attempt.boot);
             let answered = self.sessions.last_answered(attempt.delegate).unwrap_or(self.started);
-            !connected && answered + self.config.timing.lease_counted() < now
+            let timing = self.tokens.get(attempt.token).map_or(self.config.timing, |live| live.timing);
+            !connected && answered + timing.lease_counted() < now
         });
         self.lose_attempts(fenced.map(|attempt| attempt.id).collect(), "its delegate's lease ended").await;
     }
@@ -158,12 +161,12 @@ impl Manager {
             return;
         }
         let used: Vec<_> = used.into_iter().collect();
-        let note = move |tx: &mut Tx| {
+        let note = job(move |tx| {
             Box::pin(async move {
                 delegates::touch_seen(tx, &seen).await?;
                 tokens::touch_used(tx, &used).await
-            }) as _
-        };
+            })
+        });
         if let Err(error) = self.store.write(note).await {
             tracing::debug!(%error, "last-seen times wait for the store");
         }

@@ -6,15 +6,15 @@ use legation_api::{Code, Problem};
 use legation_model::{
     Millis, Scope,
     delegate::Selector,
-    ids::{AttemptId, AuditId, TaskId},
+    ids::{AttemptId, TaskId},
     task::{Task, TaskState},
 };
 use legation_store::{
-    Page, Paged, StoreError, Tx, accounts, output,
+    Page, Paged, StoreError, Tx, accounts, job, output,
     tasks::{self, Finish, TaskFilter},
     tokens,
 };
-use legation_wire::message::{Assignment, Finished, FromDelegate, SecretVar, ToDelegate, Work};
+use legation_wire::message::{Assignment, Finished, FromDelegate, SecretVar, Stream, ToDelegate, Work};
 
 use crate::{
     Manager,
@@ -63,20 +63,20 @@ impl Manager {
         let work = new.work.encode().map_err(|error| Problem::invalid("work", &error.to_string(), "send less"))?;
         let sealed = self.seal_secrets(task.id, &new.secrets);
         let (actor, stored) = (caller.actor(), task.clone());
-        let job = move |tx: &mut Tx| {
+        let work = job(move |tx| {
             Box::pin(async move {
                 if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
                     return Ok(before.map(idempotency::Made::Replayed));
                 }
-                if accounts::get(tx, stored.scope.account()).await?.is_none() {
+                if accounts::get(tx, &stored.scope.top()).await?.is_none() {
                     return Ok(Err(Refusal::not_found("account")));
                 }
                 tasks::insert(tx, &stored, &work, sealed.as_deref()).await?;
                 idempotency::keep(tx, &actor, once.as_ref(), &stored.id.to_string(), stored.created_at).await?;
                 Ok(Ok(idempotency::Made::Fresh(())))
-            }) as _
-        };
-        match self.store.write(job).await?? {
+            })
+        });
+        match self.store.write(work).await?? {
             idempotency::Made::Fresh(()) => {
                 self.queue.add(task.clone());
                 Ok(task)
@@ -125,7 +125,19 @@ impl Manager {
         Ok(task)
     }
 
-    async fn stored_task(&self, id: TaskId) -> Result<Task, Refusal> {
+    /// One task; while it waits, its reason says what excludes whom.
+    ///
+    /// # Errors
+    /// `not_found` for a task that the caller may not see.
+    pub async fn explained_task(&self, caller: &Caller, id: TaskId) -> Result<Task, Refusal> {
+        let mut task = self.task(caller, id).await?;
+        if task.state == TaskState::Queued {
+            task.reason = self.explain_waiting(&task);
+        }
+        Ok(task)
+    }
+
+    pub(crate) async fn stored_task(&self, id: TaskId) -> Result<Task, Refusal> {
         let found = self.store.read(move |conn| Box::pin(tasks::get(conn, id))).await?;
         found.ok_or_else(|| Refusal::not_found("task"))
     }
@@ -134,7 +146,12 @@ impl Manager {
     ///
     /// # Errors
     /// `not_found` for a scope that the caller may not see.
-    pub async fn list_tasks(&self, caller: &Caller, mut filter: TaskFilter, page: Page) -> Result<Paged<Task>, Refusal> {
+    pub async fn list_tasks(
+        &self,
+        caller: &Caller,
+        mut filter: TaskFilter,
+        page: Page,
+    ) -> Result<Paged<Task>, Refusal> {
         filter.scope = caller.confine(filter.scope)?;
         Ok(self.store.read(move |conn| Box::pin(async move { tasks::list(conn, &filter, &page).await })).await?)
     }
@@ -149,25 +166,26 @@ impl Manager {
         if dry_run {
             return Ok(task);
         }
-        let (now, actor, audit_id) = (self.clock.wall(), caller.actor(), AuditId::random(&*self.entropy));
-        let job = move |tx: &mut Tx| {
+        let (now, actor) = (self.clock.wall(), caller.actor());
+        let work = job(move |tx| {
             Box::pin(async move {
                 let Some(task) = tasks::get(tx, id).await? else { return Ok(Err(Refusal::not_found("task"))) };
                 if let Err(refusal) = cancellable(&task) {
                     return Ok(Err(refusal));
                 }
                 if task.state == TaskState::Queued {
-                    tasks::end_unassigned(tx, id, TaskState::Cancelled, "cancelled before it was assigned", now).await?;
+                    tasks::end_unassigned(tx, id, TaskState::Cancelled, "cancelled before it was assigned", now)
+                        .await?;
                 } else {
                     tasks::request_cancel(tx, id).await?;
                 }
-                let (object, scope) = (id.to_string(), task.scope.to_string());
+                let (object, scope) = (id.to_string(), task.scope.clone());
                 let change = Change { action: "task.cancel", object, scope, detail: task.state.to_string() };
-                audit::append(tx, audit_id, &actor, now, change).await?;
+                audit::append(tx, &actor, now, change).await?;
                 Ok(Ok(tasks::get(tx, id).await?.ok_or(StoreError::NotFound)?))
-            }) as _
-        };
-        let task = self.store.write(job).await??;
+            })
+        });
+        let task = self.store.write(work).await??;
         self.queue.remove(&task);
         if let Some(attempt) = &task.attempt
             && let Some(session) = self.sessions.newest(attempt.delegate)
@@ -191,7 +209,9 @@ impl Manager {
                 lock(&session.attempts).insert(assignment.attempt);
                 session.send(ToDelegate::Assign(Box::new(assignment)));
             }
-            Err(error) => tracing::error!(task = %task.id, %error, "an assignment cannot be read back; it will be lost"),
+            Err(error) => {
+                tracing::error!(task = %task.id, %error, "an assignment cannot be read back; it will be lost")
+            }
         }
     }
 
@@ -229,7 +249,7 @@ impl Manager {
         }
         let (reports, now) = (reports.to_vec(), self.clock.wall());
         let (token, delegate) = (session.token.id, session.delegate);
-        let job = move |tx: &mut Tx| {
+        let work = job(move |tx| {
             Box::pin(async move {
                 let mut recorded = Vec::new();
                 if !tokens::lock_shared(tx, token).await?.is_some_and(|status| status.is_live()) {
@@ -242,9 +262,9 @@ impl Manager {
                     recorded.push((task.as_ref().map(|task| task.id), record(tx, task, report, now).await?));
                 }
                 Ok(recorded)
-            }) as _
-        };
-        let recorded: Vec<(Option<TaskId>, Option<ToDelegate>)> = self.store.write(job).await?;
+            })
+        });
+        let recorded: Vec<(Option<TaskId>, Option<ToDelegate>)> = self.store.write(work).await?;
         let mut answers = Vec::new();
         for (task, answer) in recorded {
             if let Some(ToDelegate::FinishedAck { attempt }) = &answer {
@@ -263,7 +283,7 @@ impl Manager {
             return;
         }
         let now = self.clock.wall();
-        let job = move |tx: &mut Tx| {
+        let work = job(move |tx| {
             Box::pin(async move {
                 let mut open = Vec::new();
                 for attempt in attempts {
@@ -271,9 +291,9 @@ impl Manager {
                 }
                 lose_or_requeue(tx, &open, why, now).await?;
                 Ok(open)
-            }) as _
-        };
-        match self.store.write(job).await {
+            })
+        });
+        match self.store.write(work).await {
             Ok(open) => {
                 for task in &open {
                     self.announce(task.id);
@@ -305,12 +325,12 @@ pub(crate) async fn lose_or_requeue(tx: &mut Tx, open: &[Task], why: &str, now: 
     for task in open {
         let Some(attempt) = &task.attempt else { continue };
         if task.retries_left > 0 && !task.cancel_requested {
-            tasks::requeue(tx, attempt.id).await?;
+            tasks::requeue(tx, attempt.id, true, now).await?;
         } else {
             lost.push(attempt.id);
         }
     }
-    tasks::lose(tx, &lost, why, now).await
+    tasks::lose(tx, &lost, why, now).await.map(drop)
 }
 
 fn attempt_of(report: &FromDelegate) -> AttemptId {
@@ -342,7 +362,7 @@ async fn record(
         FromDelegate::Output { attempt, offset, stream, bytes } => {
             let end = offset + bytes.len() as u64;
             if task.is_some_and(|task| !task.state.is_final() && end <= task.output_limit + MARK_MAX) {
-                output::append(tx, attempt, offset, stream.as_str(), &bytes).await?;
+                output::append(tx, attempt, offset, stream_word(stream), &bytes).await?;
             }
             Ok(Some(ToDelegate::OutputAck { attempt, offset: end }))
         }
@@ -363,17 +383,25 @@ async fn record(
     }
 }
 
+const fn stream_word(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    }
+}
+
 /// Room for the mark that a delegate writes where it began to drop output.
 const MARK_MAX: u64 = 256;
 
 async fn record_end(tx: &mut Tx, task: &Task, finished: Finished, now: Millis) -> Result<(), StoreError> {
     let again = matches!(finished.state, TaskState::Failed | TaskState::Lost | TaskState::TimedOut);
     if again && task.retries_left > 0 && !task.cancel_requested && !task.state.is_final() {
-        return tasks::requeue(tx, finished.attempt).await;
+        tasks::requeue(tx, finished.attempt, true, now).await?;
+        return Ok(());
     }
     let reason = bounded(&finished.reason);
     let end = tasks::finish(tx, finished.attempt, finished.state, finished.exit_code, &reason, now).await?;
-    if matches!(end, Finish::Late) {
+    if matches!(end, Finish::Late(_)) {
         tracing::info!(task = %task.id, "a result came too late and changes nothing");
     }
     Ok(())

@@ -2,16 +2,20 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use legation_api::{Code, Problem};
+use legation_api::{
+    Code, Problem,
+    tokens::{RevokePreview, RevokePreviewLine},
+};
 use legation_model::{
     Millis, Name, Scope, Secret, Text,
-    ids::{AuditId, BootId, DelegateId, ReceiptId, TokenId},
+    ids::{BootId, DelegateId, ReceiptId, TokenId},
     receipt::{Cause, Receipt, ReceiptLine},
     secret::SecretText,
+    task::Task,
     token::{DelegateToken, Token, TokenLimits, TokenStatus},
 };
 use legation_store::{
-    StoreError, Tx, accounts, delegates, receipts, tasks,
+    StoreError, accounts, delegates, job, receipts, tasks,
     tokens::{self, TokenFilter},
 };
 use legation_wire::{close::GoodbyeReason, psk};
@@ -50,15 +54,6 @@ pub struct Issued {
     pub value: Option<SecretText>,
 }
 
-/// What a revocation would hit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Preview {
-    /// Delegates that would be cut, by name.
-    pub delegates: Vec<(DelegateId, Name)>,
-    /// Tasks that would be lost.
-    pub tasks: Vec<legation_model::ids::TaskId>,
-}
-
 /// A secret that was drawn but is not stored yet.
 struct Draft {
     value: Token,
@@ -87,7 +82,7 @@ impl Manager {
         let made = self.store_new(caller.actor(), token, draft.as_ref(), once, now).await??;
         let Some(token) = made.fresh() else { return self.shown_before(made.replayed()).await };
         if let Some(draft) = &draft {
-            self.tokens.insert(LiveToken::new(&token, vec![(1, draft.key.clone())]));
+            self.admit_token(&token, vec![(1, draft.key.clone())]).await?;
         }
         Ok(Issued { token, value: draft.map(|draft| draft.value.reveal()) })
     }
@@ -130,13 +125,13 @@ impl Manager {
         now: Millis,
     ) -> Result<Result<idempotency::Made<DelegateToken>, Refusal>, StoreError> {
         let sealed = draft.map(|draft| draft.sealed.clone());
-        let (manager_key, audit_id) = (self.keys.manager_id, AuditId::random(&*self.entropy));
-        let job = move |tx: &mut Tx| {
+        let manager_key = self.keys.manager_id;
+        let work = job(move |tx| {
             Box::pin(async move {
                 if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
                     return Ok(before.map(idempotency::Made::Replayed));
                 }
-                if accounts::get(tx, token.scope.account()).await?.is_none() {
+                if accounts::get(tx, &token.scope.top()).await?.is_none() {
                     return Ok(Err(Refusal::not_found("account")));
                 }
                 tokens::insert(tx, &token).await?;
@@ -144,12 +139,12 @@ impl Manager {
                     tokens::issue(tx, token.id, 1, &sealed, manager_key, now).await?;
                     (token.status, token.generation, token.issued_at) = (TokenStatus::Active, 1, Some(now));
                 }
-                audit::append(tx, audit_id, &actor, now, change("token.create", &token, token.name.to_string())).await?;
+                audit::append(tx, &actor, now, change("token.create", &token, token.name.to_string())).await?;
                 idempotency::keep(tx, &actor, once.as_ref(), &token.id.to_string(), now).await?;
                 Ok(Ok(idempotency::Made::Fresh(token)))
-            }) as _
-        };
-        self.store.write(job).await
+            })
+        });
+        self.store.write(work).await
     }
 
     /// The answer to a repeated create: the same token, without the value that was shown once.
@@ -170,20 +165,20 @@ impl Manager {
         }
         let draft = self.draft(id, 1);
         let (sealed, manager_key, now) = (draft.sealed.clone(), self.keys.manager_id, self.clock.wall());
-        let (actor, audit_id) = (caller.actor(), AuditId::random(&*self.entropy));
-        let job = move |tx: &mut Tx| {
+        let actor = caller.actor();
+        let work = job(move |tx| {
             Box::pin(async move {
                 let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
                 if let Err(refusal) = issuable(&token) {
                     return Ok(Err(refusal));
                 }
                 tokens::issue(tx, id, 1, &sealed, manager_key, now).await?;
-                audit::append(tx, audit_id, &actor, now, change("token.issue", &token, "generation 1".to_owned())).await?;
+                audit::append(tx, &actor, now, change("token.issue", &token, "generation 1".to_owned())).await?;
                 Ok(Ok(tokens::get(tx, id).await?.ok_or(StoreError::NotFound)?))
-            }) as _
-        };
-        let token = self.store.write(job).await??;
-        self.tokens.insert(LiveToken::new(&token, vec![(1, draft.key.clone())]));
+            })
+        });
+        let token = self.store.write(work).await??;
+        self.admit_token(&token, vec![(1, draft.key.clone())]).await?;
         Ok(Issued { token, value: Some(draft.value.reveal()) })
     }
 
@@ -220,41 +215,53 @@ impl Manager {
     ///
     /// # Errors
     /// `token_not_revoked`, naming the command to run first.
-    pub async fn delete_token(&self, caller: &Caller, id: TokenId, dry_run: bool) -> Result<(), Refusal> {
+    pub async fn delete_token(&self, caller: &Caller, id: TokenId, dry_run: bool) -> Result<DelegateToken, Refusal> {
         let token = self.token(caller, id).await?;
         deletable(&token)?;
         if dry_run {
-            return Ok(());
+            return Ok(token);
         }
-        let (actor, audit_id, now) = (caller.actor(), AuditId::random(&*self.entropy), self.clock.wall());
-        let job = move |tx: &mut Tx| {
+        let (actor, now) = (caller.actor(), self.clock.wall());
+        let work = job(move |tx| {
             Box::pin(async move {
                 let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
                 if let Err(refusal) = deletable(&token) {
                     return Ok(Err(refusal));
                 }
                 tokens::delete(tx, id, now).await?;
-                audit::append(tx, audit_id, &actor, now, change("token.delete", &token, token.name.to_string())).await?;
-                Ok(Ok(()))
-            }) as _
-        };
-        self.store.write(job).await??;
+                audit::append(tx, &actor, now, change("token.delete", &token, token.name.to_string())).await?;
+                Ok(Ok(DelegateToken { status: TokenStatus::Deleted, ..token }))
+            })
+        });
+        let token = self.store.write(work).await??;
         if let Some(live) = self.tokens.get(id) {
             live.end(GoodbyeReason::TokenDeleted, live.receipt());
         }
-        Ok(())
+        Ok(token)
     }
 
     /// What revoking a token now would hit.
     ///
     /// # Errors
     /// `not_found`, `store_unavailable`.
-    pub async fn preview_revoke(&self, caller: &Caller, id: TokenId) -> Result<Preview, Refusal> {
-        self.token(caller, id).await?;
-        let open = self.store.read(move |conn| Box::pin(tasks::open_of_token(conn, id))).await?;
-        let sessions = self.sessions.of_token(id);
-        let delegates = sessions.iter().map(|session| (session.delegate, session.name.clone())).collect();
-        Ok(Preview { delegates, tasks: open.iter().map(|task| task.id).collect() })
+    pub async fn preview_revoke(&self, caller: &Caller, id: TokenId) -> Result<RevokePreview, Refusal> {
+        let token = self.token(caller, id).await?;
+        let find = job(move |conn| {
+            Box::pin(async move { Ok((tasks::open_of_token(conn, id).await?, delegates::of_token(conn, id).await?)) })
+        });
+        let (open, delegates) = self.store.read(find).await?;
+        let lines = self.lease_holders(&delegates, id).into_iter().filter_map(|line| {
+            let delegate = delegates.iter().find(|delegate| delegate.id == line.delegate)?;
+            let runs = |task: &&Task| task.attempt.as_ref().is_some_and(|attempt| attempt.delegate == delegate.id);
+            Some(RevokePreviewLine {
+                delegate: delegate.id,
+                name: delegate.name.clone(),
+                host: delegate.host.clone(),
+                connected: line.connected,
+                tasks_running: open.iter().filter(runs).count() as u32,
+            })
+        });
+        Ok(RevokePreview { delegates: lines.collect(), attempts_lost: open.len() as u32, token: (&token).into() })
     }
 
     /// Revokes a token: when this returns, no delegate of it is connected and nothing of it will happen again.
@@ -284,10 +291,10 @@ impl Manager {
         let begun = self.clock.boot();
         let ended = match self.store_end(actor, id, cause, reason).await {
             Ok(ended) => ended?,
-            Err(error) => return Err(self.cut_undurable(live.as_deref(), error).await),
+            Err(error) => return Err(self.cut_undurable(live.as_ref(), error).await),
         };
         let (receipt, fresh) = (ended.0, ended.1);
-        let Some(live) = live else { return Ok(receipt) };
+        let Some(live) = &live else { return Ok(receipt) };
         if fresh || live.gate.is_open() {
             let reason = match cause {
                 Cause::Kill => GoodbyeReason::TokenRevoked,
@@ -295,7 +302,7 @@ impl Manager {
             };
             live.end(reason, Some(receipt.id));
         }
-        let cut = self.cut_token(&live, true).await;
+        let cut = self.cut_token(live, true).await;
         self.metrics.revoke_to_cut(self.clock.boot() - begun);
         if receipt.completed_at.is_none()
             && let Err(error) = self.complete_receipt(receipt.id, cut, "every session was seen closed").await
@@ -318,17 +325,15 @@ impl Manager {
     ) -> Result<Result<(Receipt, bool), Refusal>, StoreError> {
         let this = self.handle();
         let now = self.clock.wall();
-        let (receipt_id, audit_id) = (ReceiptId::random(&*self.entropy), AuditId::random(&*self.entropy));
-        let job = move |tx: &mut Tx| {
+        let receipt_id = ReceiptId::random(&*self.entropy);
+        let work = job(move |tx| {
             Box::pin(async move {
                 let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
                 if let Some(before) = token.receipt {
                     let receipt = receipts::get(tx, before).await?.ok_or(StoreError::NotFound)?;
                     return Ok(Ok((receipt, false)));
                 }
-                let open = tasks::open_of_token(tx, id).await?;
-                let attempts: Vec<_> = open.iter().filter_map(|task| task.attempt.as_ref()).map(|a| a.id).collect();
-                tasks::lose(tx, &attempts, "token_revoked", now).await?;
+                let lost = tasks::lose_of_token(tx, id, cause_word(cause), now).await?;
                 let holders = delegates::of_token(tx, id).await?;
                 let mut receipt = Receipt {
                     id: receipt_id,
@@ -339,7 +344,7 @@ impl Manager {
                     actor: actor.name.clone(),
                     revoked_at: now,
                     completed_at: None,
-                    attempts_lost: attempts.len() as u32,
+                    attempts_lost: lost.len() as u32,
                     lines: this.lease_holders(&holders, id),
                     statements: Vec::new(),
                 };
@@ -348,11 +353,11 @@ impl Manager {
                 tokens::revoke(tx, id, TokenStatus::Revoked, now, &reason, receipt_id).await?;
                 receipts::insert(tx, &receipt).await?;
                 let detail = format!("{} receipt {receipt_id}: {reason}", cause.as_str());
-                audit::append(tx, audit_id, &actor, now, change("token.revoke", &token, detail)).await?;
+                audit::append(tx, &actor, now, change("token.revoke", &token, detail)).await?;
                 Ok(Ok((receipt, true)))
-            }) as _
-        };
-        self.store.write_first(job).await
+            })
+        });
+        self.store.write_first(work).await
     }
 
     /// A line for every delegate of the token that is connected or may still hold a lease.
@@ -360,8 +365,9 @@ impl Manager {
         let connected: BTreeMap<DelegateId, BootId> =
             self.sessions.of_token(token).iter().map(|session| (session.delegate, session.boot)).collect();
         let (wall, boot) = (self.clock.wall(), self.clock.boot());
+        let timing = self.tokens.get(token).map_or(self.config.timing, |live| live.timing);
         let lines = delegates.iter().map(|delegate| {
-            let ends = self.lease_ends(delegate.id, delegate.last_seen);
+            let ends = self.lease_ends(delegate.id, delegate.last_seen, &timing);
             ReceiptLine {
                 delegate: delegate.id,
                 boot: connected.get(&delegate.id).copied().unwrap_or(delegate.boot),
@@ -404,6 +410,14 @@ impl Manager {
     }
 }
 
+/// The reason that a lost attempt shows.
+const fn cause_word(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Kill => "token_revoked",
+        Cause::Expired => "token_expired",
+    }
+}
+
 /// Where the derived key of a generation is sealed.
 pub(crate) fn secret_place(id: TokenId, generation: u32) -> String {
     format!("token_secrets.sealed_psk.{id}.{generation}")
@@ -413,7 +427,8 @@ fn issuable(token: &DelegateToken) -> Result<(), Refusal> {
     if token.status == TokenStatus::Unissued {
         return Ok(());
     }
-    let detail = format!("the token {} is {}; only an unissued token can be issued: create another", token.name, token.status);
+    let detail =
+        format!("the token {} is {}; only an unissued token can be issued: create another", token.name, token.status);
     Err(Refusal::new(Code::AlreadyIssued, detail))
 }
 
@@ -422,15 +437,13 @@ fn deletable(token: &DelegateToken) -> Result<(), Refusal> {
         TokenStatus::Revoked => Ok(()),
         TokenStatus::Deleted => Err(Refusal::not_found("token")),
         status => {
-            let detail = format!(
-                "the token {} is {status}; only a revoked token can be deleted: run `legation token revoke {}` first",
-                token.name, token.id
-            );
-            Err(Refusal::new(Code::TokenNotRevoked, detail))
+            let detail = format!("the token {} is {status}; only a revoked token can be deleted", token.name);
+            let fix = format!("run `legation token revoke {}` first", token.id);
+            Err(Problem::new(Code::TokenNotRevoked, detail).with_fix(fix).into())
         }
     }
 }
 
 fn change(action: &'static str, token: &DelegateToken, detail: String) -> Change {
-    Change { action, object: token.id.to_string(), scope: token.scope.to_string(), detail }
+    Change { action, object: token.id.to_string(), scope: token.scope.clone(), detail }
 }

@@ -43,6 +43,14 @@ use writer::{Queues, Writer};
 /// A connection inside the writer's transaction; the same type, so that a noun's functions serve both.
 pub type Tx = Conn;
 
+/// Names the type of a job, so that a closure kept in a variable is one for every borrow.
+pub fn job<T, F>(job: F) -> F
+where
+    F: for<'a> FnOnce(&'a mut Conn) -> BoxFuture<'a, Result<T, StoreError>>,
+{
+    job
+}
+
 /// How often a hold that depends on a server is looked after.
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
 

@@ -44,7 +44,8 @@ async fn read(request: Request) -> Result<Bytes, Refusal> {
     let bytes = axum::body::to_bytes(request.into_body(), BODY_MAX).await.map_err(|_| {
         Refusal::new(Code::BodyTooLarge, format!("the body is cut short or has more than {BODY_MAX} bytes"))
     })?;
-    if !is_json && !(kind.is_empty() && bytes.is_empty()) {
+    let absent = kind.is_empty() && bytes.is_empty();
+    if !is_json && !absent {
         return Err(Refusal::new(Code::UnsupportedMediaType, "the body is not described as application/json"));
     }
     Ok(bytes)

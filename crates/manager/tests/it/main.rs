@@ -1,0 +1,3 @@
+//! The Manager's contract, checked without a network.
+
+mod contract;
