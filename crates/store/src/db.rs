@@ -390,3 +390,43 @@ fn is_passing(code: &str) -> bool {
 
 /// The length of an SQLSTATE; SQLite's extended codes have at most four digits.
 const SQLSTATE_CHARS: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_embedded_writer_is_durable_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::parse(&format!("sqlite://{}/db", dir.path().display())).unwrap();
+        database.create().unwrap();
+        let mut conn = database.writer().await.unwrap();
+        let text = "SELECT s.synchronous, f.foreign_keys, d.secure_delete, t.temp_store, j.journal_mode \
+             FROM pragma_synchronous s, pragma_foreign_keys f, pragma_secure_delete d, pragma_temp_store t, \
+             pragma_journal_mode j";
+        let rows = conn.raw(text).await.unwrap();
+        let number = |index: usize| sqlx::Row::get::<i64, _>(&rows[0], index);
+        assert_eq!((number(0), number(1), number(2), number(3)), (2, 1, 1, 2));
+        assert_eq!(sqlx::Row::get::<String, _>(&rows[0], 4), "wal");
+    }
+
+    #[test]
+    fn urls_are_read_or_refused_with_the_fix() {
+        for url in ["", "mysql://x", "sqlite:relative.db", "sqlite://relative.db", "sqlite:///a%20b", "/a/b"] {
+            let refused = Database::parse(url).err();
+            assert!(matches!(&refused, Some(StoreError::Refused(fix)) if fix.contains("must")), "{url}: {refused:?}");
+        }
+        let password = "postgres://user:hunter2@[bad/db";
+        assert!(!format!("{:?}", Database::parse(password).err()).contains("hunter2"));
+    }
+
+    #[test]
+    fn codes_are_told_apart() {
+        for passing in ["5", "13", "14", "778", "4874", "53100", "57P01", "08006", "55P03", "25006"] {
+            assert!(is_passing(passing), "{passing}");
+        }
+        for lasting in ["1", "11", "26", "42601", "23505", "XX001", ""] {
+            assert!(!is_passing(lasting), "{lasting}");
+        }
+    }
+}

@@ -171,6 +171,11 @@ impl Store {
         self.shared.queues.stats()
     }
 
+    /// How many jobs wait for the writer now: what a load figure shows.
+    pub fn waiting(&self) -> usize {
+        self.shared.queues.waiting()
+    }
+
     /// Lets the writer finish what waits, then closes the connections and gives up the lock.
     pub async fn close(&self) {
         self.shared.queues.stop();

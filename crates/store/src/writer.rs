@@ -78,6 +78,12 @@ impl Queues {
         }
     }
 
+    /// How many jobs are in the queues.
+    pub(crate) fn waiting(&self) -> usize {
+        let length = |queue: &mpsc::Sender<_>| queue.max_capacity() - queue.capacity();
+        length(&self.ordinary) + length(&self.urgent)
+    }
+
     /// Lets the writer finish what waits and end.
     pub(crate) fn stop(&self) {
         self.stop.notify_one();

@@ -8,13 +8,13 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 /// Where a test's database is; a directory of it is removed with this, a PostgreSQL one with its cluster.
 pub(crate) struct Place {
     pub(crate) url: String,
-    _dir: Option<tempfile::TempDir>,
+    pub(crate) dir: Option<tempfile::TempDir>,
 }
 
 impl Place {
     pub(crate) fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { url: format!("sqlite://{}/store.db", dir.path().display()), _dir: Some(dir) }
+        Self { url: format!("sqlite://{}/store.db", dir.path().display()), dir: Some(dir) }
     }
 
     pub(crate) async fn postgres() -> Self {
@@ -28,7 +28,11 @@ impl Place {
             conn.execute(AssertSqlSafe(text.to_owned())).await.unwrap();
         }
         let (base, _) = server.rsplit_once('/').unwrap();
-        Self { url: format!("{base}/{name}"), _dir: None }
+        Self { url: format!("{base}/{name}"), dir: None }
+    }
+
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.dir.is_none()
     }
 
     pub(crate) async fn open(&self) -> Store {
