@@ -1,6 +1,10 @@
 //! From the Manager's address to a socket: DNS, proxies, TLS, HTTP upgrade.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use reqwest::{Certificate, Client, NoProxy, Proxy, Url, header, redirect::Policy};
 use tokio_tungstenite::tungstenite::{handshake::client::generate_key, http::StatusCode};
@@ -88,7 +92,8 @@ impl Dialer {
         if let Some(path) = &config.ca_file {
             builder = builder.tls_certs_only(certificates(path)?);
         }
-        let client = builder.build().map_err(|error| DialError::Url(error.to_string()))?;
+        // Address and proxies have been checked before; only certificates can still be unusable.
+        let client = builder.build().map_err(|error| DialError::from_builder(&error, config.ca_file.as_deref()))?;
         Ok(Self { client, url, timeout: config.connect_timeout })
     }
 
@@ -164,7 +169,7 @@ fn proxies(config: &Proxies) -> Result<Vec<Proxy>, DialError> {
     Ok(https.into_iter().chain(http).collect())
 }
 
-fn certificates(path: &std::path::Path) -> Result<Vec<Certificate>, DialError> {
+fn certificates(path: &Path) -> Result<Vec<Certificate>, DialError> {
     let failed = |reason: String| DialError::CaFile { path: path.to_owned(), reason };
     let size = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
     if size > CA_FILE_MAX {

@@ -1,6 +1,9 @@
 //! Why the Manager could not be reached, each with what to do about it.
 
-use std::{error::Error, path::PathBuf};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+};
 
 use legation_model::Millis;
 use tokio_tungstenite::tungstenite::http::StatusCode;
@@ -111,6 +114,12 @@ impl DialError {
         }
     }
 
+    /// Why the client could not be made: certificates, the named ones or the system's.
+    pub(crate) fn from_builder(error: &reqwest::Error, ca_file: Option<&Path>) -> Self {
+        let path = ca_file.unwrap_or_else(|| Path::new("(not set, and this system has no certificates)"));
+        Self::CaFile { path: path.to_owned(), reason: deepest(error) }
+    }
+
     /// Reads the reason out of an HTTP client's error. The text of a cause is used where its type is private
     /// to that client; the tests pin those texts.
     pub(crate) fn from_request(error: &reqwest::Error, to: &str, tls: bool) -> Self {
@@ -118,13 +127,13 @@ impl DialError {
         if let Some(error) = cause::<tokio_rustls::rustls::Error>(error) {
             return from_tls(error, to);
         }
-        let text = deepest(error);
-        if text.contains("proxy authorization required") {
+        if said(error, "proxy authorization required") {
             return Self::ProxyAuth;
         }
-        if text.contains("tunnel error") {
+        if said(error, "tunnel error: unsuccessful") {
             return Self::ProxyRefused { to };
         }
+        let text = deepest(error);
         match (error.is_timeout(), error.is_connect()) {
             (true, _) => Self::Timeout { to },
             (false, true) => Self::Unreachable { to, cause: text },
@@ -176,16 +185,12 @@ fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a
     None
 }
 
+/// Whether any cause says this.
+fn said(error: &(dyn Error + 'static), text: &str) -> bool {
+    error.to_string().contains(text) || error.source().is_some_and(|source| said(source, text))
+}
+
 /// The innermost cause's text, which names the fact; what lies around it repeats the address.
 fn deepest(error: &(dyn Error + 'static)) -> String {
-    let mut innermost = error;
-    let mut texts = vec![error.to_string()];
-    while let Some(source) = innermost.source() {
-        innermost = source;
-        texts.push(innermost.to_string());
-    }
-    match texts.iter().find(|text| text.contains("tunnel error") || text.contains("proxy authorization")) {
-        Some(tunnel) => tunnel.clone(),
-        None => innermost.to_string(),
-    }
+    error.source().map_or_else(|| error.to_string(), deepest)
 }
