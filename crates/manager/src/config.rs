@@ -76,34 +76,34 @@ pub struct Settings {
     #[arg(long, env = "LEGATION_DATABASE_URL", value_name = "URL", hide_env_values = true, global = true)]
     pub database_url: Option<String>,
     /// Address of the API and, unless link-listen is set, of the delegate link [default: 127.0.0.1:7430].
-    #[arg(long, env = "LEGATION_LISTEN", value_name = "ADDRESS")]
+    #[arg(long, env = "LEGATION_LISTEN", value_name = "ADDRESS", global = true)]
     pub listen: Option<SocketAddr>,
     /// A second address that serves the delegate link alone; the API's address then serves no link.
-    #[arg(long, env = "LEGATION_LINK_LISTEN", value_name = "ADDRESS")]
+    #[arg(long, env = "LEGATION_LINK_LISTEN", value_name = "ADDRESS", global = true)]
     pub link_listen: Option<SocketAddr>,
     /// Certificate chain (PEM) for HTTPS.
-    #[arg(long, env = "LEGATION_TLS_CERT_FILE", value_name = "FILE")]
+    #[arg(long, env = "LEGATION_TLS_CERT_FILE", value_name = "FILE", global = true)]
     pub tls_cert_file: Option<PathBuf>,
     /// Private key (PEM) of the certificate.
-    #[arg(long, env = "LEGATION_TLS_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = "LEGATION_TLS_KEY_FILE", value_name = "FILE", global = true)]
     pub tls_key_file: Option<PathBuf>,
     /// Serve HTTPS with a certificate made on first start and kept in the configuration directory.
-    #[arg(long, env = "LEGATION_TLS_SELF_SIGNED", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "LEGATION_TLS_SELF_SIGNED", num_args = 0..=1, default_missing_value = "true", global = true)]
     pub tls_self_signed: Option<bool>,
     /// Names and addresses in the self-signed certificate, besides localhost.
-    #[arg(long, env = "LEGATION_TLS_NAMES", value_name = "NAME,…", value_delimiter = ',')]
+    #[arg(long, env = "LEGATION_TLS_NAMES", value_name = "NAME,…", value_delimiter = ',', global = true)]
     pub tls_names: Option<Vec<String>>,
     /// Allow plain HTTP on an address that is not loopback (behind a TLS-terminating proxy).
-    #[arg(long, env = "LEGATION_INSECURE_HTTP", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "LEGATION_INSECURE_HTTP", num_args = 0..=1, default_missing_value = "true", global = true)]
     pub insecure_http: Option<bool>,
     /// How long a delegate may act without an answered heartbeat: 15s to 24h [default: 5m].
-    #[arg(long, env = "LEGATION_LEASE", value_name = "DURATION")]
+    #[arg(long, env = "LEGATION_LEASE", value_name = "DURATION", global = true)]
     pub lease: Option<String>,
     /// How often a delegate sends a heartbeat, at most a third of the lease [default: 10s].
-    #[arg(long, env = "LEGATION_HEARTBEAT", value_name = "DURATION")]
+    #[arg(long, env = "LEGATION_HEARTBEAT", value_name = "DURATION", global = true)]
     pub heartbeat: Option<String>,
     /// Within which window delegates come back after a cut [default: 1s].
-    #[arg(long, env = "LEGATION_FIRST_RETRY", value_name = "DURATION")]
+    #[arg(long, env = "LEGATION_FIRST_RETRY", value_name = "DURATION", global = true)]
     pub first_retry: Option<String>,
     /// Log level: error, warn, info, debug or trace, also per part as in `info,legation_manager=debug` [default: info].
     #[arg(long, env = "LEGATION_LOG", value_name = "LEVEL", global = true)]
@@ -112,7 +112,7 @@ pub struct Settings {
     #[arg(long, env = "LEGATION_LOG_FORMAT", value_name = "FORMAT", global = true)]
     pub log_format: Option<String>,
     /// Write the real addresses into this file when ready (for ports chosen by the system).
-    #[arg(long, env = "LEGATION_READY_FILE", value_name = "FILE")]
+    #[arg(long, env = "LEGATION_READY_FILE", value_name = "FILE", global = true)]
     pub ready_file: Option<PathBuf>,
 }
 
