@@ -106,11 +106,14 @@ impl Child {
     /// Waits for the end; the exit code, `None` after a signal. Safe to drop and call again.
     pub(super) async fn wait(&mut self) -> Option<i32> {
         let status = self.process.wait().await;
-        for reader in &mut self.readers {
-            // A grandchild may hold the pipe open; its words are not the child's last ones.
-            let _ = timeout(DRAIN, reader).await;
-        }
-        self.readers.clear();
+        let readers = std::mem::take(&mut self.readers);
+        // A grandchild may hold the pipe open; its words are not the child's last ones.
+        let _ = timeout(DRAIN, async {
+            for reader in readers {
+                let _ = reader.await;
+            }
+        })
+        .await;
         status.ok().and_then(|status| status.code())
     }
 

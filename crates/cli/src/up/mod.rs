@@ -126,7 +126,7 @@ impl Running {
         ui.note(&format!("Delegate  {DELEGATE_NAME}, connected"));
 
         first_task(&client, ui).await?;
-        ui.note(&advice(places, token));
+        ui.note_lines(&advice(places, token));
         self.stay(ui).await
     }
 

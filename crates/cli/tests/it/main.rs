@@ -1,0 +1,11 @@
+//! The program itself, against a Manager that says what the test wants it to say.
+
+mod docs;
+mod errors;
+mod fake;
+mod lists;
+mod nouns;
+mod revoke;
+mod run;
+mod task;
+mod up;
