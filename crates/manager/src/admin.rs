@@ -11,7 +11,7 @@ use crate::{
     audit::{self, Actor, Change},
     config::Config,
     keys::Keys,
-    start::database_url,
+    start::{database_url, prepare},
 };
 
 /// Makes a new API key with the role admin, beside a running Manager or before its first start.
@@ -26,7 +26,7 @@ pub async fn reset(
     entropy: &dyn Entropy,
 ) -> anyhow::Result<()> {
     let name: Name = name.parse().context("--name")?;
-    fs::create_dir_all(&config.config_dir).with_context(|| format!("cannot make {}", config.config_dir.display()))?;
+    prepare(&config.config_dir)?;
     let store = Store::open_beside(&database_url(config)?).await?;
     let keys = Keys::load(config, &store, clock, entropy).await?;
     let mut secret = zeroize::Zeroizing::new([0; 32]);

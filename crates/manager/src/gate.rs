@@ -44,6 +44,11 @@ impl Gate {
         self.state.load(Ordering::Acquire) & CLOSED == 0
     }
 
+    /// Whether nobody is inside right now.
+    pub fn is_idle(&self) -> bool {
+        self.state.load(Ordering::Acquire) & !CLOSED == 0
+    }
+
     /// Waits until the gate is closed and nobody is inside.
     pub async fn emptied(&self) {
         loop {

@@ -150,7 +150,7 @@ pub fn database_url(config: &Config) -> anyhow::Result<String> {
 }
 
 /// Makes a directory for its owner alone, unless it is there.
-fn prepare(directory: &Path) -> anyhow::Result<()> {
+pub(crate) fn prepare(directory: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

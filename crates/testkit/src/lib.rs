@@ -10,6 +10,7 @@ pub mod canary;
 pub mod database;
 pub mod delegate;
 pub mod eventually;
+pub mod inside;
 pub mod process;
 pub mod procfs;
 pub mod proxy;
@@ -19,5 +20,6 @@ pub mod world;
 
 pub use database::Engine;
 pub use eventually::{eventually, within};
+pub use inside::{Inside, Puppet};
 pub use process::Process;
 pub use world::World;

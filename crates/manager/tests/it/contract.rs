@@ -35,10 +35,7 @@ fn every_route_is_documented_and_every_documented_route_exists() {
 
 #[test]
 fn only_these_routes_are_public() {
-    let public: BTreeSet<&str> = http::table()
-        .iter()
-        .filter(|route| route.access == http::Access::Public)
-        .map(|route| route.path)
-        .collect();
+    let public: BTreeSet<&str> =
+        http::table().iter().filter(|route| route.access == http::Access::Public).map(|route| route.path).collect();
     assert_eq!(public, [routes::HEALTHZ, routes::READYZ, routes::OPENAPI, routes::LINK].into_iter().collect());
 }

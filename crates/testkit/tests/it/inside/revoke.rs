@@ -1,0 +1,350 @@
+//! Revocation: the promise, piece by piece.
+
+use std::{pin::pin, sync::Arc};
+
+use futures_util::FutureExt as _;
+use legation_api::{
+    Code,
+    client::ClientError,
+    receipts::Receipt,
+    tasks::{Shell, SubmitTask, Work},
+    tokens::RevokeToken,
+};
+use legation_model::{Clock as _, ids::TaskId, task::TaskState, token::TokenStatus};
+use legation_testkit::{Engine, Inside, Puppet, eventually, inside::Attempted, world::Issued};
+use legation_wire::{
+    DelegateEvent, GoodbyeReason,
+    message::{Finished, FromDelegate, Stopped, Stream, ToDelegate},
+};
+
+super::on_both!(
+    every_session_is_told_and_closed_and_others_are_untouched,
+    an_effect_inside_the_gate_is_waited_for,
+    a_report_that_waits_for_the_store_does_not_happen_afterwards,
+    connects_that_race_a_revoke_never_survive_it,
+    a_stalled_peer_holds_up_nobody,
+    a_restart_right_afterwards_remembers,
+    a_stop_report_appends_to_its_own_line_only,
+    revoking_again_answers_with_the_same_receipt,
+    expiry_takes_the_same_path,
+    a_jumped_clock_is_doubt_and_not_a_verdict,
+    the_sweep_believes_the_store,
+);
+
+async fn revoke(inside: &Inside, token: &Issued) -> Receipt {
+    inside.client.revoke_token(token.id, &RevokeToken::default()).await.expect("revoked")
+}
+
+async fn submit(inside: &Inside, on: &str) -> TaskId {
+    let work = Work::Shell(Shell { script: "true".to_owned(), ..Shell::default() });
+    let mut task = SubmitTask::new("default".parse().expect("a scope"), work);
+    task.selectors = vec![on.parse().expect("a selector")];
+    inside.client.submit_task(&task).await.expect("submitted").id
+}
+
+/// Joins, gets one task assigned and says that it started.
+async fn working(inside: &Inside, name: &str, token: &Issued) -> (Puppet, legation_model::ids::AttemptId, TaskId) {
+    let mut puppet = inside.puppet(name, token);
+    puppet.join().await;
+    let task = submit(inside, name).await;
+    let ToDelegate::Assign(assignment) = puppet.message().await else { panic!("no assignment") };
+    puppet.say(FromDelegate::Started { attempt: assignment.attempt }).await.expect("said");
+    (puppet, assignment.attempt, task)
+}
+
+async fn every_session_is_told_and_closed_and_others_are_untouched(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let (token, other) = (inside.token("a").await, inside.token("b").await);
+    let mut hit = Vec::new();
+    for name in ["a1", "a2", "a3"] {
+        hit.push(working(&inside, name, &token).await);
+    }
+    let mut spared = inside.puppet("b1", &other);
+    spared.join().await;
+
+    let receipt = revoke(&inside, &token).await;
+    assert!(inside.manager.sessions.of_token(token.id).is_empty(), "the call returns when the last session is closed");
+    assert_eq!(receipt.lines.iter().filter(|line| line.cut_at.is_some()).count(), 3);
+    assert_eq!(receipt.attempts_lost, 3);
+    assert!(receipt.completed_at.is_some());
+    for (puppet, _, task) in &mut hit {
+        let goodbye = puppet.goodbye().await;
+        assert_eq!((goodbye.reason, goodbye.receipt), (GoodbyeReason::TokenRevoked, Some(receipt.id)));
+        let task = inside.client.task(*task).await.expect("a task");
+        assert_eq!((task.state, task.reason.as_str()), (TaskState::Lost, "token_revoked"));
+    }
+    let task = submit(&inside, "b1").await;
+    let ToDelegate::Assign(assignment) = spared.message().await else { panic!("no assignment") };
+    assert_eq!(assignment.task, task);
+    assert!(matches!(inside.puppet("a4", &token).connect().await,
+        Attempted::Goodbye(goodbye) if goodbye.reason == GoodbyeReason::TokenRevoked));
+}
+
+async fn an_effect_inside_the_gate_is_waited_for(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let live = inside.manager.tokens.get(token.id).expect("live");
+    let effect = live.enter(&inside.manager.clock).expect("an effect between its check and its act");
+    let request = RevokeToken::default();
+    let mut call = pin!(inside.client.revoke_token(token.id, &request));
+    eventually("the revocation is durable", async || {
+        let durable = inside.client.token(token.id).await.expect("a token").status == TokenStatus::Revoked;
+        assert!(call.as_mut().now_or_never().is_none(), "the call waits for the effect");
+        (durable && !live.gate.is_open()).then_some(())
+    })
+    .await;
+    assert!(call.as_mut().now_or_never().is_none(), "the call waits for the effect");
+    drop(effect);
+    call.await.expect("revoked");
+}
+
+async fn a_report_that_waits_for_the_store_does_not_happen_afterwards(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let (mut puppet, attempt, task) = working(&inside, "a1", &token).await;
+    eventually("the start is recorded", async || {
+        (inside.client.task(task).await.expect("a task").state == TaskState::Running).then_some(())
+    })
+    .await;
+    // The writer is held, so that the report waits inside the gate, between its check and its act.
+    let (release, held) = tokio::sync::oneshot::channel::<()>();
+    let store = inside.manager.store.clone();
+    let holder = tokio::spawn(async move {
+        store
+            .write(legation_store::job(move |_| {
+                Box::pin(async move {
+                    let _ = held.await;
+                    Ok(())
+                })
+            }))
+            .await
+    });
+    let bytes = b"too late".to_vec();
+    puppet.say(FromDelegate::Output { attempt, offset: 0, stream: Stream::Stdout, bytes }).await.expect("said");
+    puppet.say(FromDelegate::Finished(finished(attempt))).await.expect("said");
+    let live = inside.manager.tokens.get(token.id).expect("live");
+    let client = inside.client.clone();
+    let id = token.id;
+    let call = tokio::spawn(async move { client.revoke_token(id, &RevokeToken::default()).await });
+    eventually("the revocation waits for its turn", async || live.ending.try_lock().is_err().then_some(())).await;
+    release.send(()).expect("the writer waits");
+    holder.await.expect("no panic").expect("written");
+    let receipt = call.await.expect("no panic").expect("revoked");
+    assert!(receipt.lines.iter().all(|line| line.cut_at.is_some()));
+    let task = inside.client.task(task).await.expect("a task");
+    assert!(matches!(task.state, TaskState::Lost | TaskState::Succeeded), "{:?}", task.state);
+    let after = snapshot(&inside, task.id).await;
+    let _ = puppet.say(FromDelegate::Finished(finished(attempt))).await;
+    inside.puppet("a1", &token).connect().await;
+    assert_eq!(snapshot(&inside, task.id).await, after, "nothing of the token changes after the return");
+}
+
+fn finished(attempt: legation_model::ids::AttemptId) -> Finished {
+    let state = TaskState::Succeeded;
+    Finished { attempt, state, exit_code: Some(0), reason: String::new(), output_bytes: 8, dropped_bytes: 0 }
+}
+
+/// Everything durable of a task and its delegates.
+async fn snapshot(inside: &Inside, task: TaskId) -> String {
+    let output = inside
+        .manager
+        .store
+        .read(legation_store::job(move |conn| {
+            Box::pin(async move {
+                let output = legation_store::output::read(conn, task, 0, 1 << 20).await?;
+                Ok(format!("{output:?}"))
+            })
+        }))
+        .await
+        .expect("read");
+    let task = inside.client.task(task).await.expect("a task");
+    let delegates = inside.client.delegates(&Default::default()).await.expect("delegates");
+    format!("{task:?} {output} {delegates:?}")
+}
+
+async fn connects_that_race_a_revoke_never_survive_it(engine: Engine) {
+    let inside = Arc::new(Inside::start(engine).await);
+    for round in 0..20 {
+        let token = inside.token(&format!("race{round}")).await;
+        let mut dials = Vec::new();
+        for number in 0..4 {
+            let mut puppet = inside.puppet(&format!("r{number}"), &token);
+            dials.push(tokio::spawn(async move {
+                let attempted = puppet.connect().await;
+                (puppet, attempted)
+            }));
+        }
+        if round % 2 == 1 {
+            eventually("one is in", async || (!inside.manager.sessions.of_token(token.id).is_empty()).then_some(()))
+                .await;
+        }
+        revoke(&inside, &token).await;
+        assert!(inside.manager.sessions.of_token(token.id).is_empty());
+        for dial in dials {
+            let (mut puppet, attempted) = dial.await.expect("no panic");
+            match attempted {
+                Attempted::Welcome(_) => assert_eq!(puppet.goodbye().await.reason, GoodbyeReason::TokenRevoked),
+                Attempted::Goodbye(goodbye) => assert_eq!(goodbye.reason, GoodbyeReason::TokenRevoked),
+                Attempted::Ended(ended) => panic!("not told: {ended:?}"),
+            }
+        }
+        assert!(inside.manager.sessions.of_token(token.id).is_empty(), "none came in after the return");
+    }
+}
+
+async fn a_stalled_peer_holds_up_nobody(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut stalled = inside.puppet("stalled", &token);
+    stalled.join().await;
+    let session = inside.manager.sessions.of_token(token.id).remove(0);
+    // More than both socket buffers hold, to a peer that reads nothing: the session's task is stuck in a write.
+    let work = legation_wire::message::Work::Shell {
+        script: "#".repeat(200_000),
+        interpreter: Vec::new(),
+        env: Vec::new(),
+        cwd: None,
+        stdin: Vec::new(),
+    };
+    for number in 0..100_u8 {
+        session.send(ToDelegate::Assign(Box::new(legation_wire::message::Assignment {
+            attempt: legation_model::ids::AttemptId([number; 16]),
+            task: legation_model::ids::TaskId([number; 16]),
+            timeout: 1,
+            output_limit: 1,
+            work: work.clone(),
+            secrets: Vec::new(),
+        })));
+    }
+    eventually("the session is stuck", async || (!live_gate_is_idle(&inside, &token)).then_some(())).await;
+    let mut healthy = inside.puppet("healthy", &token);
+    healthy.join().await;
+    let bound = std::time::Duration::from_secs(8);
+    tokio::time::timeout(bound, revoke(&inside, &token)).await.expect("a stalled peer does not hold up the revoke");
+    assert_eq!(healthy.goodbye().await.reason, GoodbyeReason::TokenRevoked);
+}
+
+/// Whether no effect of the token is inside its gate.
+fn live_gate_is_idle(inside: &Inside, token: &Issued) -> bool {
+    inside.manager.tokens.get(token.id).is_some_and(|live| live.gate.is_idle())
+}
+
+async fn a_restart_right_afterwards_remembers(engine: Engine) {
+    let mut inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("a1", &token);
+    puppet.join().await;
+    let receipt = revoke(&inside, &token).await;
+    inside.restart().await;
+    puppet.redirect(&inside.url);
+    let Attempted::Goodbye(goodbye) = puppet.connect().await else { panic!("no Goodbye") };
+    assert_eq!((goodbye.reason, goodbye.receipt), (GoodbyeReason::TokenRevoked, Some(receipt.id)));
+    assert_eq!(inside.client.receipt(receipt.id).await.expect("kept"), receipt);
+}
+
+async fn a_stop_report_appends_to_its_own_line_only(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let (mut one, mut two) = (inside.puppet("one", &token), inside.puppet("two", &token));
+    let (first, second) = (one.join().await.delegate, two.join().await.delegate);
+    let mut stranger = inside.puppet("stranger", &token);
+    let receipt = revoke(&inside, &token).await.id;
+
+    let wrong = Stopped { receipt: legation_model::ids::ReceiptId([1; 16]), tasks_killed: 9 };
+    assert!(matches!(two.report_stop(wrong).await, Attempted::Goodbye(_)));
+    assert!(matches!(stranger.report_stop(Stopped { receipt, tasks_killed: 9 }).await, Attempted::Goodbye(_)));
+    let answer = one.report_stop(Stopped { receipt, tasks_killed: 2 }).await;
+    assert!(matches!(answer, Attempted::Goodbye(goodbye) if goodbye.reason == GoodbyeReason::TokenRevoked));
+    assert!(matches!(one.report_stop(Stopped { receipt, tasks_killed: 7 }).await, Attempted::Goodbye(_)));
+
+    let receipt = inside.client.receipt(receipt).await.expect("a receipt");
+    let line = |id| receipt.lines.iter().find(|line| line.delegate == id).expect("a line");
+    assert_eq!((line(first).tasks_killed, line(second).tasks_killed), (Some(2), None));
+    assert!(line(second).stopped_reported_at.is_none());
+    assert_eq!(receipt.lines.len(), 2);
+    assert_eq!(receipt.statements.len(), 3, "revoked, cut, stopped");
+}
+
+async fn revoking_again_answers_with_the_same_receipt(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let refused = inside.client.delete_token(token.id).await;
+    assert!(matches!(refused, Err(ClientError::Problem(problem)) if problem.code == Code::TokenNotRevoked));
+    let first = revoke(&inside, &token).await;
+    assert_eq!(revoke(&inside, &token).await, first);
+    inside.client.delete_token(token.id).await.expect("deleted");
+    assert!(matches!(inside.puppet("late", &token).connect().await,
+        Attempted::Goodbye(goodbye) if goodbye.reason == GoodbyeReason::TokenDeleted));
+    inside.token("a").await;
+}
+
+async fn expiry_takes_the_same_path(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let expires_at = inside.clock.wall() + 60 * 60 * 1000;
+    let token = inside.token_with("a", |token| token.expires_at = Some(expires_at)).await;
+    let mut puppet = inside.puppet("a1", &token);
+    puppet.join().await;
+    inside.clock.advance(60 * 60 * 1000);
+    let refused = inside.puppet("late", &token).connect().await;
+    assert!(!matches!(refused, Attempted::Welcome(_)), "from its millisecond on nobody comes in");
+    let goodbye = loop {
+        match puppet.next().await {
+            Ok(DelegateEvent::Goodbye(goodbye)) => break Some(goodbye),
+            Ok(_) => {}
+            // The virtual hour also made the session look silent; then the next connect tells the reason.
+            Err(_) => break None,
+        }
+    };
+    let goodbye = match goodbye {
+        Some(goodbye) => goodbye,
+        None => {
+            eventually("the expiry is told", async || match puppet.connect().await {
+                Attempted::Goodbye(goodbye) if goodbye.reason == GoodbyeReason::TokenExpired => Some(goodbye),
+                Attempted::Welcome(_) => panic!("an expired token came in"),
+                _ => None,
+            })
+            .await
+        }
+    };
+    assert_eq!(goodbye.reason, GoodbyeReason::TokenExpired);
+    let token = inside.client.token(token.id).await.expect("a token");
+    assert_eq!(token.status, TokenStatus::Revoked);
+    let receipt = inside.client.receipt(token.receipt.expect("a receipt")).await.expect("a receipt");
+    assert_eq!(receipt.cause, legation_model::receipt::Cause::Expired);
+}
+
+async fn a_jumped_clock_is_doubt_and_not_a_verdict(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let expires_at = inside.clock.wall() + 60 * 60 * 1000;
+    let (limited, free) =
+        (inside.token_with("a", |token| token.expires_at = Some(expires_at)).await, inside.token("b").await);
+    inside.clock.jump(2 * 60 * 60 * 1000);
+    let Attempted::Goodbye(goodbye) = inside.puppet("a1", &limited).connect().await else { panic!("no Goodbye") };
+    assert_eq!(goodbye.reason.action(), legation_wire::Action::Retry);
+    inside.puppet("b1", &free).join().await;
+    inside.clock.jump(-2 * 60 * 60 * 1000);
+    inside.puppet("a2", &limited).join().await;
+    assert_eq!(inside.client.token(limited.id).await.expect("a token").status, TokenStatus::Active);
+}
+
+async fn the_sweep_believes_the_store(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("a1", &token);
+    puppet.join().await;
+    // As if a notification had been lost: the row changes behind the Manager's back.
+    let (id, now) = (token.id, inside.clock.wall());
+    inside
+        .manager
+        .store
+        .write(legation_store::job(move |tx| {
+            Box::pin(async move {
+                let receipt = legation_model::ids::ReceiptId([7; 16]);
+                legation_store::tokens::revoke(tx, id, TokenStatus::Revoked, now, "", receipt).await
+            })
+        }))
+        .await
+        .expect("revoked in the store alone");
+    assert_eq!(puppet.goodbye().await.reason, GoodbyeReason::TokenRevoked);
+    inside.sessions(&token, 0).await;
+}
