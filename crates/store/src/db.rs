@@ -12,14 +12,12 @@ use std::{
 };
 
 use sqlx::{
-    Any, AnyConnection, AssertSqlSafe, ConnectOptions, Connection, Executor,
-    any::{AnyArguments, AnyConnectOptions, AnyPoolOptions, AnyRow},
-    pool::PoolConnection,
-    query::Query,
+    AnyConnection, AssertSqlSafe, ConnectOptions, Executor,
+    any::{AnyConnectOptions, AnyPoolOptions},
 };
 
 use crate::{
-    StoreError,
+    Conn, StoreError,
     lock::{FileLock, holder_name},
 };
 
@@ -33,9 +31,6 @@ const READER_WAIT: Duration = Duration::from_secs(5);
 const LOCK_KEY: i64 = 0x6c65_6761_7469_6f6e;
 /// The key under which concurrent migrations wait for each other.
 const MIGRATION_KEY: i64 = LOCK_KEY + 1;
-
-/// A statement with its arguments.
-pub(crate) type Statement<'q> = Query<'q, Any, AnyArguments>;
 
 /// Where the database is, and what speaks there.
 #[derive(Clone, Debug)]
@@ -122,9 +117,8 @@ impl Database {
     pub(crate) async fn writer(&self) -> Result<Conn, StoreError> {
         let mut inner = self.options.connect().await.map_err(unopened)?;
         self.prepare(&mut inner, Use::Write).await.map_err(explain)?;
-        let mut conn =
-            Conn { inner: Inner::Own(inner), database: self.clone(), identity: self.identity(), failed: None };
-        conn.refuse_unsafe_settings().await?;
+        let mut conn = Conn::own(inner, self.clone());
+        self.refuse_unsafe_settings(&mut conn).await?;
         Ok(conn)
     }
 
@@ -175,8 +169,47 @@ impl Database {
         }
     }
 
+    /// What begins a transaction that writes.
+    pub(crate) fn begin(&self) -> &'static str {
+        match self.engine {
+            Engine::Sqlite(_) => "BEGIN IMMEDIATE",
+            Engine::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
+        }
+    }
+
+    /// What begins a transaction in which nobody else changes the schema.
+    pub(crate) fn begin_migration(&self) -> String {
+        match self.engine {
+            Engine::Sqlite(_) => "BEGIN IMMEDIATE".to_owned(),
+            Engine::Postgres => format!("BEGIN; SELECT 1 FROM pg_advisory_xact_lock({MIGRATION_KEY}) LIMIT 1"),
+        }
+    }
+
+    /// What makes a SELECT hold its rows until the transaction ends. SQLite has one writer; nothing can pass it.
+    pub(crate) fn for_share(&self) -> &'static str {
+        match self.engine {
+            Engine::Sqlite(_) => "",
+            Engine::Postgres => " FOR SHARE",
+        }
+    }
+
+    async fn refuse_unsafe_settings(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        if self.engine != Engine::Postgres {
+            return Ok(());
+        }
+        let unsafe_ones = "SELECT name || ' = ' || setting FROM pg_settings \
+             WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'";
+        match conn.maybe(sqlx::query(unsafe_ones)).await? {
+            None => Ok(()),
+            Some(row) => Err(StoreError::refused(format!(
+                "PostgreSQL runs with {}, so that a revocation could be lost in a crash: turn it on",
+                sqlx::Row::try_get::<String, _>(&row, 0).unwrap_or_default()
+            ))),
+        }
+    }
+
     /// Which file the path leads to now; a database that was replaced or removed must not be written on.
-    fn identity(&self) -> Option<(u64, u64)> {
+    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
         let found = fs::metadata(self.file()?).ok()?;
         Some((found.dev(), found.ino()))
     }
@@ -202,136 +235,12 @@ impl Readers {
     /// Waits for one of them.
     pub(crate) async fn get(&self) -> Result<Conn, StoreError> {
         let inner = self.pool.acquire().await.map_err(unopened)?;
-        Ok(Conn { inner: Inner::Pooled(inner), database: self.database.clone(), identity: None, failed: None })
+        Ok(Conn::pooled(inner, self.database.clone()))
     }
 
     /// Closes them.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
-    }
-}
-
-/// A connection; in a write, one that is inside the writer's transaction.
-pub struct Conn {
-    inner: Inner,
-    database: Database,
-    identity: Option<(u64, u64)>,
-    failed: Option<StoreError>,
-}
-
-enum Inner {
-    Own(AnyConnection),
-    Pooled(PoolConnection<Any>),
-}
-
-impl Conn {
-    /// Runs a statement; how many rows it changed.
-    pub(crate) async fn run(&mut self, statement: Statement<'_>) -> Result<u64, StoreError> {
-        let done = statement.execute(self.any()).await;
-        self.noted(done).map(|done| done.rows_affected())
-    }
-
-    /// Runs a statement that must change exactly one row.
-    pub(crate) async fn run_one(&mut self, statement: Statement<'_>) -> Result<(), StoreError> {
-        if self.run(statement).await? == 1 { Ok(()) } else { Err(StoreError::NotFound) }
-    }
-
-    /// The first row, if any.
-    pub(crate) async fn maybe(&mut self, statement: Statement<'_>) -> Result<Option<AnyRow>, StoreError> {
-        let row = statement.fetch_optional(self.any()).await;
-        self.noted(row)
-    }
-
-    /// All rows.
-    pub(crate) async fn all(&mut self, statement: Statement<'_>) -> Result<Vec<AnyRow>, StoreError> {
-        let rows = statement.fetch_all(self.any()).await;
-        self.noted(rows)
-    }
-
-    /// Runs statements without arguments in one round trip; the rows of all of them.
-    pub(crate) async fn raw(&mut self, text: impl Into<String>) -> Result<Vec<AnyRow>, StoreError> {
-        let rows = sqlx::raw_sql(AssertSqlSafe(text.into())).fetch_all(self.any()).await;
-        self.noted(rows)
-    }
-
-    /// Begins a transaction that writes and reads the epoch in the same round trip.
-    pub(crate) async fn begin(&mut self) -> Result<i64, StoreError> {
-        if self.identity != self.database.identity() {
-            return Err(StoreError::Unavailable("its file was moved, replaced or deleted: put it back".to_owned()));
-        }
-        let begin = match self.database.engine {
-            Engine::Sqlite(_) => "BEGIN IMMEDIATE",
-            Engine::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
-        };
-        let text = format!("{begin}; SELECT epoch FROM manager WHERE one = 1{}", self.for_share());
-        let rows = self.raw(text).await?;
-        let epoch = rows.first().and_then(|row| sqlx::Row::try_get(row, 0).ok());
-        epoch.ok_or_else(|| StoreError::Corrupt("the manager's epoch is missing".to_owned()))
-    }
-
-    /// Begins the one transaction in which the schema may change.
-    pub(crate) async fn begin_migration(&mut self) -> Result<(), StoreError> {
-        let text = match self.database.engine {
-            Engine::Sqlite(_) => "BEGIN IMMEDIATE".to_owned(),
-            Engine::Postgres => format!("BEGIN; SELECT 1 FROM pg_advisory_xact_lock({MIGRATION_KEY}) LIMIT 1"),
-        };
-        self.raw(text).await.map(|_| ())
-    }
-
-    /// What makes a SELECT hold its rows until the transaction ends. SQLite has one writer; nothing can pass it.
-    pub(crate) fn for_share(&self) -> &'static str {
-        match self.database.engine {
-            Engine::Sqlite(_) => "",
-            Engine::Postgres => " FOR SHARE",
-        }
-    }
-
-    /// The first failure since the last call. A transaction in which a statement failed is not continued, even
-    /// if the job swallowed the error: PostgreSQL would not, and SQLite may have rolled it back by itself.
-    pub(crate) fn take_failure(&mut self) -> Option<StoreError> {
-        self.failed.take()
-    }
-
-    /// Ends the connection.
-    pub(crate) async fn close(self) {
-        if let Inner::Own(conn) = self.inner {
-            // Its work is committed or lost by now; a failing farewell changes nothing.
-            drop(conn.close().await);
-        }
-    }
-
-    pub(crate) fn database(&self) -> &Database {
-        &self.database
-    }
-
-    fn any(&mut self) -> &mut AnyConnection {
-        match &mut self.inner {
-            Inner::Own(conn) => conn,
-            Inner::Pooled(conn) => conn,
-        }
-    }
-
-    fn noted<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, StoreError> {
-        outcome.map_err(|error| {
-            let error = explain(error);
-            self.failed.get_or_insert_with(|| error.clone());
-            error
-        })
-    }
-
-    async fn refuse_unsafe_settings(&mut self) -> Result<(), StoreError> {
-        if self.database.engine != Engine::Postgres {
-            return Ok(());
-        }
-        let unsafe_ones = "SELECT name || ' = ' || setting FROM pg_settings \
-             WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'";
-        match self.maybe(sqlx::query(unsafe_ones)).await? {
-            None => Ok(()),
-            Some(row) => Err(StoreError::refused(format!(
-                "PostgreSQL runs with {}, so that a revocation could be lost in a crash: turn it on",
-                sqlx::Row::try_get::<String, _>(&row, 0).unwrap_or_default()
-            ))),
-        }
     }
 }
 
@@ -354,7 +263,7 @@ fn unopened(error: sqlx::Error) -> StoreError {
 }
 
 /// What an engine's error means for the caller.
-fn explain(error: sqlx::Error) -> StoreError {
+pub(crate) fn explain(error: sqlx::Error) -> StoreError {
     let sqlx::Error::Database(error) = &error else {
         return match error {
             sqlx::Error::RowNotFound => StoreError::NotFound,

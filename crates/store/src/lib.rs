@@ -4,6 +4,7 @@
 //! readers ([`Store::read`]). Each noun has a module of functions that take a [`Conn`] and speak the model's
 //! types; SQL stands beside the mapping. Only the engine's module knows which database it is.
 
+mod conn;
 mod db;
 mod error;
 mod lock;
@@ -30,7 +31,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::{sync::Mutex, task::JoinHandle};
 
-pub use db::Conn;
+pub use conn::Conn;
 pub use error::StoreError;
 pub use page::{PAGE_MAX, Page, Paged};
 pub use writer::{BATCH_MAX, QUEUE_MAX, URGENT_MAX, WriterStats};
@@ -87,10 +88,11 @@ impl Store {
         let database = Database::parse(url)?;
         database.create()?;
         let hold = database.hold().await?;
+        let mut reserve = database.file().map(Reserve::beside);
         let mut conn = database.writer().await?;
         migrate::migrate(&mut conn).await?;
         let raised = conn.raw("UPDATE manager SET epoch = epoch + 1 WHERE one = 1 RETURNING epoch").await?;
-        let reserve = database.file().map(Reserve::beside);
+        reserve.as_mut().map(Reserve::hold);
         let watch = tokio::spawn(watch(hold, database.clone()));
         Self::start(&database, conn, first_epoch(&raised)?, reserve, Some(watch))
     }

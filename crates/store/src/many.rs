@@ -3,7 +3,7 @@
 use legation_model::Millis;
 use sqlx::AssertSqlSafe;
 
-use crate::{Conn, StoreError, db::Statement};
+use crate::{Conn, StoreError, conn::Statement};
 
 /// Rows in one statement, far below SQLite's 32,766 and PostgreSQL's 65,535 arguments with 16 columns a row.
 pub(crate) const ROWS_MAX: usize = 500;

@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::{StoreError, db::Conn, row::Columns};
+use crate::{Conn, StoreError, row::Columns};
 
 /// What shipped, in order; the number is the position, from 1.
 const MIGRATIONS: &[(&str, &str)] = &[("first", include_str!("../migrations/0001_first.sql"))];
@@ -47,4 +47,19 @@ async fn apply(conn: &mut Conn, migrations: &[(&str, &str)]) -> Result<(), Store
 
 fn checksum(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line is added for each new migration, and from the first release on none is ever changed: databases
+    /// remember these sums and refuse a program with others.
+    const SHIPPED: &[&str] = &["03a916c2fc75a7f1e0613089ca87a4fa3d111ed5135a67267345e4dba0b5cc38"];
+
+    #[test]
+    fn what_shipped_is_never_edited() {
+        let sums: Vec<_> = MIGRATIONS.iter().map(|(_, text)| checksum(text)).collect();
+        assert_eq!(sums, SHIPPED);
+    }
 }

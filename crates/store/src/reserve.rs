@@ -6,7 +6,7 @@
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::fs::{FallocateFlags, fallocate, ftruncate};
@@ -18,19 +18,18 @@ const LEAST: u64 = 128 << 10;
 
 /// The reserve of one database.
 pub(crate) struct Reserve {
-    path: PathBuf,
     file: Option<File>,
     held: u64,
 }
 
 impl Reserve {
-    /// Keeps space beside the database file.
+    /// The reserve beside the database file, empty: what the last process kept makes room for opening.
     pub(crate) fn beside(database: &Path) -> Self {
         let mut path = database.as_os_str().to_owned();
         path.push(".reserve");
-        let mut reserve = Self { path: path.into(), file: None, held: 0 };
-        reserve.hold();
-        reserve
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path).ok();
+        Self { file, held: 0 }
     }
 
     /// Gives the space back to the file system.
@@ -53,12 +52,7 @@ impl Reserve {
         }
     }
 
-    fn allocate(&mut self, size: u64) -> bool {
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(false).mode(0o600);
-        if self.file.is_none() {
-            self.file = options.open(&self.path).ok();
-        }
+    fn allocate(&self, size: u64) -> bool {
         let Some(file) = &self.file else { return false };
         let done = fallocate(file, FallocateFlags::empty(), 0, size).is_ok();
         // A failed allocation may leave a part of the blocks behind.
@@ -80,6 +74,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let database = dir.path().join("db");
         let mut reserve = Reserve::beside(&database);
+        reserve.hold();
         let blocks = || std::fs::metadata(dir.path().join("db.reserve")).unwrap().blocks() * 512;
         assert!(blocks() >= RESERVE, "{} bytes", blocks());
         reserve.release();

@@ -10,7 +10,7 @@ use sqlx::any::AnyRow;
 
 use crate::{
     Conn, Page, Paged, StoreError,
-    db::Statement,
+    conn::Statement,
     many, page,
     row::{Columns, integer, join},
 };

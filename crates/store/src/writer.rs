@@ -18,11 +18,7 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::{
-    StoreError,
-    db::{Conn, Database},
-    reserve::Reserve,
-};
+use crate::{Conn, StoreError, db::Database, reserve::Reserve};
 
 /// Jobs in one transaction: enough to hide the sync, few enough that an urgent job waits only milliseconds.
 pub const BATCH_MAX: usize = 64;

@@ -37,7 +37,7 @@ suite! {
     nouns: accounts, tokens, token_names_and_tombstones, token_life, delegates, receipts, audit, keys, api_keys,
         idempotency, pages_stay_stable_under_inserts, long_lists_are_written_whole;
     work: tasks, late_results_change_nothing, requeued_tasks, open_attempts_are_lost_by_token, output;
-    writing: a_failing_job_is_undone_alone, a_panicking_job_does_not_end_the_writer, an_urgent_job_goes_first,
+    writing: a_failing_job_is_undone_alone, a_panicking_job_does_not_end_the_writer, an_urgent_job_goes_first, an_urgent_job_interrupts_a_batch,
         callers_share_transactions, a_queue_slows_its_callers_down, an_answered_write_survives_kill_9,
         an_effect_holds_its_token_until_it_is_committed;
     opening: a_second_manager_is_refused_by_name, beside_takes_no_lock_and_no_epoch,

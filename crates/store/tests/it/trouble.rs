@@ -198,17 +198,18 @@ async fn full() {
     let place = Place { url: format!("sqlite://{dir}/store.db"), ..Place::sqlite() };
     let (store, token) = with_token(&place).await;
     fill(&Path::new(&dir).join("ballast"));
-    let ordinary =
-        async |number| write!(store, |tx| tasks::insert(tx, &make::task(number), &[7; 100 << 10], None).await);
+    let ordinary = async |store: &Store, number| {
+        write!(store, |tx| tasks::insert(tx, &make::task(number), &[7; 100 << 10], None).await)
+    };
     // The log has some room of its own left; when that is used up, ordinary writes fail.
     let mut number = 1;
-    while ordinary(number).await.is_ok() {
+    while ordinary(&store, number).await.is_ok() {
         number += 1;
         assert!(number < 1000, "the disk is not full");
     }
-    is_unavailable(ordinary(number).await);
+    is_unavailable(ordinary(&store, number).await);
     fill(&Path::new(&dir).join("ballast"));
-    is_unavailable(ordinary(number).await);
+    is_unavailable(ordinary(&store, number).await);
 
     let receipt = make::receipt(1, token, 2000);
     let revoked = store.write_first(move |tx| {
@@ -221,8 +222,14 @@ async fn full() {
     let found = read!(store, |conn| receipts::get(conn, id(1)).await).unwrap().unwrap();
     assert_eq!(found.lines.len(), 2000);
 
+    // A Manager that restarts on the full disk must come up: there may be more to revoke.
+    store.close().await;
+    fill(&Path::new(&dir).join("ballast"));
+    let store = place.open().await;
+    let end = store.write_first(move |tx| Box::pin(tokens::delete(tx, token, NOW)));
+    assert_eq!(end.await, Ok(()), "no room was left for the next one");
     fs::remove_file(Path::new(&dir).join("ballast")).unwrap();
-    ordinary(number).await.unwrap();
+    ordinary(&store, number).await.unwrap();
 }
 
 /// Writes until not a byte more fits.
