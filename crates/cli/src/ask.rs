@@ -16,28 +16,28 @@ pub struct Care {
 }
 
 impl Care {
-    /// Returns if the person agrees: by `--yes`, or on a terminal by typing `y`.
+    /// Returns if the person agrees: by `--yes`, or on a terminal by typing `y`. `deed` reads like "revoke
+    /// token x"; `consequence` says what that does, and may be empty.
     ///
     /// # Errors
     /// Nobody agreed, or there is nobody to ask.
-    pub fn confirm(self, question: &str) -> Result<(), Failure> {
+    pub fn confirm(self, deed: &str, consequence: &str) -> Result<(), Failure> {
         if self.yes {
             return Ok(());
         }
+        let refused =
+            |why: &str, fix: &str| Failure::new(exit_codes::NOT_CONFIRMED, format!("nothing was done: {why}"), fix);
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            let what = format!("nothing was done: {} needs a yes, and there is no terminal to ask on", clean(question));
-            return Err(Failure::new(
-                exit_codes::NOT_CONFIRMED,
-                what,
-                "add --yes, or --dry-run to see what would happen",
-            ));
+            let why = format!("there is no terminal to ask whether to {deed}");
+            return Err(refused(&why, "add --yes, or --dry-run to see what would happen"));
         }
-        write!(io::stderr(), "{} [y/N] ", clean(question))?;
+        let consequence = if consequence.is_empty() { String::new() } else { format!(" ({consequence})") };
+        write!(io::stderr(), "{}? [y/N] ", clean(&format!("{deed}{consequence}")))?;
         let mut answer = String::new();
         io::stdin().read_line(&mut answer)?;
-        if matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Ok(());
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(refused("the answer was not yes", "answer y, or add --yes")),
         }
-        Err(Failure::new(exit_codes::NOT_CONFIRMED, "nothing was done", ""))
     }
 }

@@ -50,14 +50,14 @@ impl Revoke {
         let token = self.token.find(client).await?;
         let preview = client.preview_revoke(token.id).await?;
         if self.care.dry_run {
-            ui.note(&format!("would revoke {}", summary(&preview)));
+            ui.note(&format!("would {}: {}", deed(&preview), consequence(&preview)));
             show_preview(ui, &preview)?;
             return Ok(exit_codes::OK);
         }
         if !self.care.yes && ui.for_people() && !preview.delegates.is_empty() {
             ui.note_lines(&lines(&preview.delegates));
         }
-        self.care.confirm(&format!("revoking {}", summary(&preview)))?;
+        self.care.confirm(&deed(&preview), &consequence(&preview))?;
         let spinner = ui.spinner("cutting off every delegate of the token");
         let receipt = client.revoke_token(token.id, &RevokeToken { reason: self.reason }).await;
         spinner.finish_and_clear();
@@ -99,20 +99,22 @@ async fn wait_for_reports(client: &Client, ui: &Ui, mut receipt: Receipt, limit:
     Ok(receipt)
 }
 
-fn summary(preview: &RevokePreview) -> String {
+fn deed(preview: &RevokePreview) -> String {
+    format!("revoke token {} ({}) in {}", preview.token.name, preview.token.id, preview.token.scope)
+}
+
+fn consequence(preview: &RevokePreview) -> String {
     let connected = preview.delegates.iter().filter(|line| line.connected).count();
+    let others = preview.delegates.len() - connected;
+    let lost = preview.attempts_lost;
     format!(
-        "token {} ({}) in {}: {connected} connected and {} other delegates, {} tasks lost",
-        preview.token.name,
-        preview.token.id,
-        preview.token.scope,
-        preview.delegates.len() - connected,
-        preview.attempts_lost
+        "it cuts off {connected} connected delegates, {others} others may hold a lease, {lost} running tasks are lost"
     )
 }
 
 fn show_preview(ui: &Ui, preview: &RevokePreview) -> Result<(), Failure> {
     match ui.format {
+        Format::Table if preview.delegates.is_empty() => Ok(()),
         Format::Table => ui::print(&lines(&preview.delegates)),
         Format::Name => {
             let ids: Vec<String> = preview.delegates.iter().map(|line| line.delegate.to_string()).collect();

@@ -108,7 +108,7 @@ async fn cancel(context: &Context, id: TaskId, care: Care) -> Result<u8, Failure
         ui.show(&preview.task)?;
         return Ok(exit_codes::OK);
     }
-    care.confirm(&format!("cancelling task {id}, which is {}", preview.task.state))?;
+    care.confirm(&format!("cancel task {id}"), &format!("it is {}", preview.task.state))?;
     let cancelled = client.cancel_task(id).await?;
     ui.show(&cancelled.task)?;
     ui.next(&[format!("legation task logs --follow {id}")]);

@@ -227,7 +227,7 @@ async fn delete(context: &Context, which: &Which, care: Care) -> Result<u8, Fail
         ui.show(&preview.token)?;
         return Ok(exit_codes::OK);
     }
-    care.confirm(&format!("deleting token {} ({}) in {}", token.name, token.id, token.scope))?;
+    care.confirm(&format!("delete token {} ({}) in {}", token.name, token.id, token.scope), "")?;
     let deleted = client.delete_token(token.id).await?;
     ui.show(&deleted.token)?;
     Ok(exit_codes::OK)

@@ -187,7 +187,11 @@ impl Running {
 
 fn died(who: &str, code: Option<i32>, log: &str) -> Failure {
     let code = code.map(|code| format!(" (exit code {code})")).unwrap_or_default();
-    let what = format!("{who} ended by itself{code}; its last words: {}", log.trim().replace('\n', " | "));
+    let words = match log.trim() {
+        "" => "it wrote nothing".to_owned(),
+        log => format!("its last words: {}", log.replace('\n', " | ")),
+    };
+    let what = format!("{who} ended by itself{code}; {words}");
     Failure::new(
         exit_codes::CHILD_DIED,
         what,
