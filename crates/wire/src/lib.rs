@@ -21,6 +21,8 @@ pub mod work;
 
 mod cipher;
 mod codec;
+mod from_delegate;
+mod to_delegate;
 
 pub use cipher::{MESSAGE_MAX, TAG_LEN};
 pub use close::{Action, Close, GoodbyeReason};
