@@ -166,7 +166,8 @@ fn sentence(task: &Task) -> String {
         (Some(code), TaskKind::Http) => format!(" with HTTP status {code}"),
         (None, _) => String::new(),
     };
-    let reason = if task.reason.is_empty() { String::new() } else { format!(": {}", task.reason) };
+    let known = task.reason.is_empty() || code.ends_with(&task.reason);
+    let reason = if known { String::new() } else { format!(": {}", task.reason) };
     format!("task {} {}{code}{reason}", task.id, task.state)
 }
 
@@ -231,6 +232,8 @@ mod tests {
         assert_eq!(exit_code(&task(TaskState::Failed, TaskKind::Shell, Some(3))), 3);
         assert_eq!(exit_code(&task(TaskState::Failed, TaskKind::Http, Some(404))), exit_codes::TASK_FAILED);
         assert_eq!(exit_code(&task(TaskState::Succeeded, TaskKind::Http, Some(200))), 0);
-        assert!(sentence(&task(TaskState::Failed, TaskKind::Http, Some(404))).ends_with("with HTTP status 404"));
+        let mut failed = task(TaskState::Failed, TaskKind::Shell, Some(3));
+        failed.reason = "exit code 3".to_owned();
+        assert!(sentence(&failed).ends_with("failed with exit code 3"));
     }
 }

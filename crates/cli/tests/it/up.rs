@@ -44,7 +44,7 @@ trap 'echo manager >> DIR/order; exit 0' TERM
 echo $$ >> DIR/pids
 env > DIR/manager.env
 echo URL > "$ready.new"; mv "$ready.new" "$ready"
-while :; do sleep 0.05 & wait $!; done
+while kill -0 $PPID; do sleep 0.05 & wait $!; done
 "#;
 
 const DELEGATE: &str = r#"#!/bin/sh
@@ -52,7 +52,7 @@ trap 'echo delegate >> DIR/order; exit 0' TERM
 echo $$ >> DIR/pids
 env > DIR/delegate.env
 cat "$DELEGATE_TOKEN_FILE" > DIR/used
-while :; do [ -e DIR/say ] && exit $(cat DIR/say); sleep 0.05 & wait $!; done
+while kill -0 $PPID; do [ -e DIR/say ] && exit $(cat DIR/say); sleep 0.05 & wait $!; done
 "#;
 
 /// A machine on which `up` runs.
