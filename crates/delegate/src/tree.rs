@@ -10,6 +10,7 @@ use std::{
 };
 
 use rustix::{
+    event::{Timespec, poll},
     io::Errno,
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal},
 };
@@ -17,6 +18,9 @@ use rustix::{
 /// How often a tree is listed again while it is being stopped: a tree that still grows then is killed as it is,
 /// and the killing itself is repeated until nothing is left.
 const FREEZE_ROUNDS: usize = 64;
+
+/// Between two rounds of killing: what was killed needs a moment to be gone.
+const KILL_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// One process; the start time tells it from a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +72,23 @@ pub fn strays(root: i32, spared: &BTreeSet<i32>) -> BTreeSet<Process> {
     below(&[root], spared)
 }
 
+/// The children of a process that have ended and that nobody has waited for, without those to spare.
+pub fn unreaped(parent: i32, spared: &BTreeSet<i32>) -> Vec<i32> {
+    let ended = |stat: &Stat| stat.ended && stat.parent == parent && !spared.contains(&stat.process.pid);
+    pids().filter_map(stat).filter(ended).map(|stat| stat.process.pid).collect()
+}
+
+/// Kills until nothing is listed any more, or for this many rounds with a pause between them. Answers whether
+/// nothing is left.
+pub fn kill_all(rounds: usize, list: impl Fn() -> BTreeSet<Process>) -> bool {
+    (0..rounds).any(|round| {
+        if round > 0 {
+            let _ = poll(&mut [], Some(&KILL_PAUSE));
+        }
+        kill(&list).is_empty()
+    })
+}
+
 /// Sends `SIGKILL` to a whole tree once, after stopping it so that it cannot fork away. Returns what it hit.
 ///
 /// The caller repeats it until the tree is empty: a fork under way may finish between two listings.
@@ -112,8 +133,7 @@ fn below(roots: &[i32], spared: &BTreeSet<i32>) -> BTreeSet<Process> {
             if spared.contains(&child.process.pid) {
                 continue;
             }
-            // A process that ended can have living threads' children only through its reaper, so it is
-            // walked through but never counted.
+            // One that has ended is walked through, because its threads may live on, but never counted.
             open.push(child.process.pid);
             if !child.ended {
                 found.insert(child.process);

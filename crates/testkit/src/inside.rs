@@ -23,11 +23,7 @@ use legation_wire::{
 };
 use tempfile::TempDir;
 
-use crate::{
-    Engine,
-    eventually::{PATIENCE, eventually},
-    world::Issued,
-};
+use crate::{Engine, eventually, world::Issued};
 
 /// The machine's clocks, moved forward as a test likes.
 #[derive(Default)]
@@ -246,11 +242,6 @@ impl Puppet {
         self.token.secret = legation_model::Secret::new(bytes);
     }
 
-    /// Uses an id that nobody knows.
-    pub fn forge_id(&mut self) {
-        self.token.id = legation_model::ids::TokenId::random(&SystemEntropy);
-    }
-
     /// Goes to another address, as after a restart of the Manager.
     pub fn redirect(&mut self, url: &str) {
         self.dialer = Arc::new(Dialer::new(&DialConfig::new(url)).expect("a dialer"));
@@ -308,8 +299,7 @@ impl Puppet {
     /// # Errors
     /// How the link ended.
     pub async fn next(&mut self) -> Result<DelegateEvent, Ended> {
-        let next = self.link.as_mut().expect("connected").next();
-        tokio::time::timeout(PATIENCE, next).await.expect("an event of the link, in time")
+        self.link.as_mut().expect("connected").next().await
     }
 
     /// The next message, renewed leases passed over.

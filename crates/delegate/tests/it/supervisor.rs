@@ -144,11 +144,13 @@ fn run(assignment: Assignment) -> (Told, Finished) {
     (told, end)
 }
 
-fn shell(
+/// Changes the variables, directory and input of a shell task.
+fn change(
     assignment: &mut Assignment,
-) -> (&mut Vec<String>, &mut Vec<(String, String)>, &mut Option<String>, &mut Vec<u8>) {
+    change: impl FnOnce(&mut Vec<String>, &mut Vec<(String, String)>, &mut Option<String>, &mut Vec<u8>),
+) {
     match &mut assignment.work {
-        Work::Shell { interpreter, env, cwd, stdin, .. } => (interpreter, env, cwd, stdin),
+        Work::Shell { interpreter, env, cwd, stdin, .. } => change(interpreter, env, cwd, stdin),
         Work::Http { .. } => unreachable!("these tests run scripts"),
     }
 }
@@ -167,10 +169,11 @@ fn a_script_runs_and_its_exit_code_decides() {
 #[test]
 fn environment_directory_and_input_are_what_the_task_says_and_nothing_else() {
     let mut task = script("cat; pwd; env | cut -d= -f1 | sort | tr '\\n' ' '; ls /proc/$$/fd | tr '\\n' ' '");
-    let (_, env, cwd, stdin) = shell(&mut task);
-    env.push(("MINE".into(), "1".into()));
-    *cwd = Some("/usr".into());
-    *stdin = vec![b'x'; 200_000];
+    change(&mut task, |_, env, cwd, stdin| {
+        env.push(("MINE".into(), "1".into()));
+        *cwd = Some("/usr".into());
+        *stdin = vec![b'x'; 200_000];
+    });
     let (told, _) = run(task);
     let rest = told.stdout.trim_start_matches('x');
     assert_eq!(told.stdout.len() - rest.len(), 200_000);
@@ -187,12 +190,12 @@ fn environment_directory_and_input_are_what_the_task_says_and_nothing_else() {
 #[test]
 fn a_missing_interpreter_or_directory_is_said_in_a_sentence() {
     let mut task = script("true");
-    shell(&mut task).0.push("/no/such/interpreter".into());
+    change(&mut task, |interpreter, _, _, _| interpreter.push("/no/such/interpreter".into()));
     let (_, end) = run(task);
     assert_eq!(end.state, TaskState::Failed);
     assert!(end.reason.contains("\"/no/such/interpreter\" does not exist"), "{}", end.reason);
     let mut task = script("true");
-    *shell(&mut task).2 = Some("/no/such/place".into());
+    change(&mut task, |_, _, cwd, _| *cwd = Some("/no/such/place".into()));
     let (_, end) = run(task);
     assert!(end.reason.contains("working directory"), "{}", end.reason);
 }

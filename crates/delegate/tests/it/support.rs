@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use legation_delegate::{system::SystemEntropy, tree};
-use legation_model::{Entropy, Millis, ids::AttemptId};
+use legation_model::{Clock, Millis, ids::AttemptId};
 use rustix::event::{Timespec, poll};
 
 /// The longest that a condition is awaited; only a failing test takes it.
@@ -47,15 +47,7 @@ impl Mark {
     }
 }
 
-/// A random number, printed by the test when it fails.
-pub(crate) fn seed() -> u64 {
-    let mut bytes = [0; 8];
-    SystemEntropy.fill(&mut bytes);
-    u64::from_le_bytes(bytes)
-}
-
 /// Milliseconds of the boot clock from now on.
 pub(crate) fn in_ms(ms: Millis) -> Millis {
-    use legation_model::Clock;
     legation_delegate::system::SystemClock.boot() + ms
 }

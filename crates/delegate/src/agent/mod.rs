@@ -1,0 +1,408 @@
+//! The delegate's one loop: events in, and what follows from each.
+
+mod link;
+mod stop;
+mod tasks;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use legation_link::{Backoff, DialConfig, DialError, Dialer, Ended, Proxies, Socket};
+use legation_model::{
+    Clock, Millis,
+    ids::{AttemptId, BootId, DelegateId},
+    task::TaskKind,
+    token::Token,
+};
+use legation_wire::{
+    Action, DelegateEnd, DelegateEvent, KeyPair, Opening,
+    message::{FromDelegate, Goodbye, Hello, ToDelegate, Welcome},
+};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::Instant,
+};
+
+use self::link::{Link, Moved};
+use crate::{
+    config::Config,
+    exit,
+    health::{self, Status},
+    runner::{MARKER, Running, Teller, Told},
+    spool::{Next, Spool},
+    state::StateDir,
+    supervisor::clear_room,
+    system::{BootTimer, SystemClock, SystemEntropy},
+    tree::{self, Process},
+};
+
+/// The first window for a retry before any Welcome named one.
+const FIRST_WINDOW: Millis = 1_000;
+/// How long tasks may take to end after SIGTERM: less than the 30 s after which most service managers kill.
+const DRAIN: Duration = Duration::from_secs(25);
+/// How long last words may take when the process ends.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Output of one attempt that may be on its way unacknowledged.
+const WINDOW: u64 = 256 << 10;
+/// Messages of attempts that may wait for the loop; then attempts wait.
+const TOLD_MAX: usize = 64;
+/// Rounds of killing, 2 ms apart, after which the loop goes on though something is not dead: 5 s. Only a
+/// process in uninterruptible sleep takes so long, and that cannot act either.
+const KILL_ROUNDS: usize = 2_500;
+/// Attempts remembered after they were acknowledged, so that a repeated assignment does not run twice.
+const FORMER_MAX: usize = 1_024;
+
+/// Why the delegate could not even begin, with its exit code.
+#[derive(Debug)]
+pub struct Fatal {
+    /// See [`crate::exit`].
+    pub code: u8,
+    /// A sentence.
+    pub reason: String,
+}
+
+impl Fatal {
+    fn new(code: u8, reason: impl std::fmt::Display) -> Self {
+        Self { code, reason: reason.to_string() }
+    }
+}
+
+/// Lives until it is told to stop; answers the exit code.
+///
+/// # Errors
+/// What keeps it from beginning.
+pub async fn run(config: Config, state: StateDir, token: Token) -> Result<u8, Fatal> {
+    let mut agent = Agent::new(config, state, token)?;
+    agent.kill_leftovers();
+    if let Some(address) = agent.config.health_addr {
+        let bound = health::serve(address, Arc::clone(&agent.status)).await;
+        let bound = bound.map_err(|error| {
+            Fatal::new(exit::UNAVAILABLE, format!("cannot serve DELEGATE_HEALTH_ADDR {address}: {error}"))
+        })?;
+        tracing::info!(address = %bound, "health checks are answered");
+    }
+    Ok(agent.live().await)
+}
+
+/// Everything that can happen.
+enum Event {
+    /// It is time to dial.
+    Due,
+    /// A dial ended.
+    Dialled(Box<Result<Socket, DialError>>),
+    /// The session said something, or ended.
+    Session(Box<Result<DelegateEvent, Ended>>),
+    /// An attempt said something.
+    Attempt(AttemptId, Told),
+    /// The lease may have ended.
+    Lease,
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// Tasks had their time to end.
+    Drained,
+}
+
+struct Agent {
+    config: Config,
+    state: StateDir,
+    identity: KeyPair,
+    token: Token,
+    dialer: Arc<Dialer>,
+    link: Link,
+    backoff: Backoff,
+    /// Whether the session is open.
+    welcomed: bool,
+    boot: BootId,
+    counter: u64,
+    delegate: Option<DelegateId>,
+    spool: Spool,
+    running: BTreeMap<AttemptId, Running>,
+    /// Supervisors whose end has not been seen yet.
+    supervisors: BTreeMap<AttemptId, Process>,
+    former: VecDeque<AttemptId>,
+    teller: Teller,
+    told: mpsc::Receiver<(AttemptId, Told)>,
+    lease: Option<Millis>,
+    timer: AsyncFd<BootTimer>,
+    draining: Option<Instant>,
+    terminate: Signal,
+    interrupt: Signal,
+    status: Arc<Status>,
+    /// The last trouble that was logged, so that each is logged once and not at every retry.
+    trouble: String,
+}
+
+impl Agent {
+    fn new(config: Config, state: StateDir, token: Token) -> Result<Self, Fatal> {
+        let unavailable = |error: &dyn std::fmt::Display| Fatal::new(exit::UNAVAILABLE, error);
+        // Orphans of a supervisor that was killed fall to this process.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| unavailable(&error))?;
+        let dial = DialConfig {
+            ca_file: config.ca_file.clone(),
+            proxies: Proxies::from_env(),
+            ..DialConfig::new(&config.manager)
+        };
+        let dialer = Dialer::new(&dial).map_err(|error| Fatal::new(exit::USAGE, error))?;
+        let identity = state.identity(&SystemEntropy).map_err(|error| unavailable(&error))?;
+        let spool = Spool::open(state.attempts()).map_err(|error| unavailable(&error))?;
+        let (teller, told) = mpsc::channel(TOLD_MAX);
+        let listen = |kind| signal(kind).map_err(|error| unavailable(&error));
+        Ok(Self {
+            delegate: state.read("delegate").and_then(|text| text.trim().parse().ok()),
+            config,
+            state,
+            identity,
+            token,
+            dialer: Arc::new(dialer),
+            link: Link::Due,
+            backoff: Backoff::new(FIRST_WINDOW, Arc::new(SystemEntropy)),
+            welcomed: false,
+            boot: BootId::random(&SystemEntropy),
+            counter: 0,
+            spool,
+            running: BTreeMap::new(),
+            supervisors: BTreeMap::new(),
+            former: VecDeque::new(),
+            teller,
+            told,
+            lease: None,
+            timer: lease_timer().map_err(|error| unavailable(&error))?,
+            draining: None,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            status: Arc::new(Status::default()),
+            trouble: String::new(),
+        })
+    }
+
+    async fn live(&mut self) -> u8 {
+        loop {
+            let event = self.next().await;
+            if let Some(code) = self.handle(event).await {
+                return code;
+            }
+            self.speak();
+            if self.draining.is_some() && self.is_drained() {
+                return self.leave().await;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Event {
+        let drained = async {
+            match self.draining {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(()) = self.terminate.recv() => Event::Signal,
+            Some(()) = self.interrupt.recv() => Event::Signal,
+            Ok(mut rang) = self.timer.readable() => {
+                rang.clear_ready();
+                Event::Lease
+            }
+            () = drained => Event::Drained,
+            moved = self.link.moved() => match moved {
+                Moved::Due => Event::Due,
+                Moved::Dialled(dialled) => Event::Dialled(Box::new(dialled)),
+                Moved::Session(said) => Event::Session(Box::new(said)),
+            },
+            Some((attempt, told)) = self.told.recv() => Event::Attempt(attempt, told),
+        }
+    }
+
+    /// Does what follows from an event; answers the exit code if that is the end.
+    async fn handle(&mut self, event: Event) -> Option<u8> {
+        match event {
+            Event::Due => self.dial(),
+            Event::Dialled(dialled) => match *dialled {
+                Ok(socket) => self.open(socket),
+                Err(error) => self.retry(error.retry_after(), &error),
+            },
+            Event::Session(said) => return self.session(*said).await,
+            Event::Attempt(attempt, told) => self.attempt(attempt, told),
+            Event::Lease => self.fence(),
+            Event::Signal if self.draining.is_none() => self.drain(),
+            Event::Signal | Event::Drained => return Some(self.leave().await),
+        }
+        None
+    }
+
+    fn dial(&mut self) {
+        // The file may hold a newer token by now; one that cannot be read right now changes nothing.
+        if let Ok(token) = self.config.token.read() {
+            self.token = token;
+        }
+        let dialer = Arc::clone(&self.dialer);
+        self.link = Link::Dialling(Box::pin(async move { dialer.dial().await }));
+    }
+
+    fn open(&mut self, socket: Socket) {
+        let opening = Opening::Hello(Box::new(self.hello()));
+        let end = DelegateEnd::new(&self.token, &self.identity, opening, SystemClock.boot(), &SystemEntropy);
+        self.link = Link::open(socket, end);
+    }
+
+    fn hello(&mut self) -> Hello {
+        self.counter += 1;
+        let kinds = TaskKind::ALL.into_iter().filter(|kind| self.config.policy.allows_kind(*kind));
+        Hello {
+            delegate: self.delegate,
+            account: self.config.account.clone(),
+            boot: self.boot,
+            counter: self.counter,
+            name: self.config.name.clone(),
+            host: self.config.host.clone(),
+            tags: self.config.tags.clone(),
+            description: self.config.description.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: kinds.map(|kind| kind.to_string()).collect(),
+            capacity: self.config.capacity,
+            isolation: self.config.isolation(),
+            attempts: self.spool.held(),
+        }
+    }
+
+    async fn session(&mut self, said: Result<DelegateEvent, Ended>) -> Option<u8> {
+        match said {
+            Ok(DelegateEvent::Welcome(welcome)) => self.welcome(welcome),
+            Ok(DelegateEvent::LeaseRenewed { until }) => self.renew(until),
+            Ok(DelegateEvent::Message(message)) => self.message(message),
+            Ok(DelegateEvent::Goodbye(goodbye)) => return self.goodbye(goodbye).await,
+            Err(ended) => self.retry(None, &ended),
+        }
+        None
+    }
+
+    fn welcome(&mut self, welcome: Welcome) {
+        self.trouble.clear();
+        self.welcomed = true;
+        self.status.connected.store(true, Relaxed);
+        self.status.sessions.fetch_add(1, Relaxed);
+        self.backoff.reset(Millis::try_from(welcome.first_retry).unwrap_or(Millis::MAX));
+        if self.delegate != Some(welcome.delegate) {
+            self.delegate = Some(welcome.delegate);
+            if let Err(error) = self.state.write("delegate", welcome.delegate.to_string().as_bytes()) {
+                tracing::warn!(%error, "the delegate's id could not be kept");
+            }
+        }
+        self.spool.rewind();
+        self.count();
+        if self.draining.is_some() {
+            self.say(&FromDelegate::Draining);
+        }
+        tracing::info!(delegate = %welcome.delegate, session = %welcome.session, scope = %welcome.scope, "connected");
+    }
+
+    fn message(&mut self, message: ToDelegate) {
+        match message {
+            ToDelegate::Assign(assignment) => self.assign(*assignment),
+            ToDelegate::Cancel { attempt, grace } => self.cancel(attempt, grace),
+            ToDelegate::OutputAck { attempt, offset } => self.spool.ack_output(attempt, offset),
+            ToDelegate::FinishedAck { attempt } => self.forget(attempt),
+            // The end of the protocol keeps these to itself.
+            ToDelegate::Welcome(_) | ToDelegate::Goodbye(_) | ToDelegate::HeartbeatAck { .. } => {}
+        }
+    }
+
+    async fn goodbye(&mut self, goodbye: Goodbye) -> Option<u8> {
+        if goodbye.reason.action() == Action::Stop {
+            return self.stop(goodbye).await;
+        }
+        let after = goodbye.retry_after.map(|after| Millis::try_from(after).unwrap_or(Millis::MAX));
+        self.retry(after, &format!("the Manager says {}: {}", goodbye.reason, goodbye.text));
+        None
+    }
+
+    /// Lets go of the link, if there is one, and dials again later. Tasks go on as long as the lease does.
+    fn retry(&mut self, after: Option<Millis>, trouble: &dyn std::fmt::Display) {
+        self.disconnect();
+        let wait = self.backoff.wait(after);
+        let trouble = trouble.to_string();
+        if trouble == self.trouble {
+            tracing::debug!(wait_ms = wait, "not connected: {trouble}");
+        } else {
+            tracing::warn!(wait_ms = wait, "not connected: {trouble}");
+            self.trouble = trouble;
+        }
+        self.link = Link::wait(wait);
+    }
+
+    fn disconnect(&mut self) {
+        self.link = Link::Off;
+        self.welcomed = false;
+        self.status.connected.store(false, Relaxed);
+    }
+
+    fn drain(&mut self) {
+        tracing::info!(running = self.running.len(), "draining: no new tasks; a second signal ends it at once");
+        self.draining = Some(Instant::now() + DRAIN);
+        self.say(&FromDelegate::Draining);
+    }
+
+    /// Nothing runs, and the Manager has every result or cannot be told now.
+    fn is_drained(&self) -> bool {
+        self.supervisors.is_empty() && self.running.is_empty() && (self.spool.is_empty() || !self.welcomed)
+    }
+
+    fn say(&mut self, message: &FromDelegate) -> bool {
+        let open = self.welcomed;
+        self.link.end().is_some_and(|end| open && end.send(message).is_ok())
+    }
+
+    /// Hands what the Manager has not heard yet to the session, as far as it takes it.
+    fn speak(&mut self) {
+        let Some(end) = self.link.end().filter(|_| self.welcomed) else { return };
+        self.spool.drain(WINDOW, |attempt, next| {
+            let message = match next {
+                Next::Started => FromDelegate::Started { attempt },
+                Next::Output(chunk) => FromDelegate::Output {
+                    attempt,
+                    offset: chunk.offset,
+                    stream: chunk.stream,
+                    bytes: chunk.bytes.clone(),
+                },
+                Next::Finished(finished) => FromDelegate::Finished(finished.clone()),
+            };
+            end.send(&message).is_ok()
+        });
+    }
+
+    /// Shows how many attempts run.
+    fn count(&mut self) {
+        let running = self.running.len();
+        self.status.running.store(running as u64, Relaxed);
+        if let Some(end) = self.link.end() {
+            end.set_running(running as u32);
+        }
+    }
+
+    /// What an earlier process of this delegate left running is ended before the Manager hears of this one.
+    fn kill_leftovers(&mut self) {
+        let entry = format!("{MARKER}={}", self.marker());
+        let supervisors = self.spool.supervisors().to_vec();
+        let list = || {
+            let alive = supervisors.iter().copied().filter(|process| process.is_alive());
+            let below = alive.clone().flat_map(|process| tree::descendants(process.pid));
+            tree::marked(&entry).into_iter().chain(below).chain(alive).collect::<BTreeSet<_>>()
+        };
+        if !list().is_empty() && !tree::kill_all(KILL_ROUNDS, list) {
+            tracing::warn!("processes of earlier tasks do not die");
+        }
+        for held in self.spool.held() {
+            clear_room(&tasks::room(held.attempt));
+        }
+    }
+}
+
+#[expect(deprecated, reason = "its replacement is unsafe; a `BootTimer` keeps one descriptor for life, as it demands")]
+fn lease_timer() -> std::io::Result<AsyncFd<BootTimer>> {
+    AsyncFd::new(BootTimer::new()?)
+}
