@@ -97,6 +97,7 @@ impl Manager {
             now: self.clock.boot(),
         }));
         self.sessions.register(&session);
+        self.queue.reload();
         self.settle_attempts(&session, &held, open).await;
         Ok(Admission { session, welcome, entered })
     }
@@ -285,9 +286,7 @@ impl Manager {
     /// Ends what a superseded start of a delegate was running.
     async fn lose_boot(&self, tx: &mut Tx, delegate: DelegateId, boot: BootId, now: Millis) -> Result<(), StoreError> {
         let open = tasks::open_of_boot(tx, delegate, boot).await?;
-        crate::tasks::lose_or_requeue(tx, &open, "its delegate was restarted", now).await?;
-        self.queue.nudge();
-        Ok(())
+        crate::tasks::lose_or_requeue(tx, &open, "its delegate was restarted", now).await
     }
 }
 

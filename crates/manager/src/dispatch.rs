@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,6 +33,8 @@ const BATCH_MAX: usize = 256;
 pub struct Queue {
     waiting: Mutex<BTreeMap<(Millis, TaskId), Arc<Task>>>,
     nudged: Notify,
+    /// The store may have queued tasks that are not here: some were put back.
+    stale: AtomicBool,
 }
 
 impl Queue {
@@ -47,6 +52,12 @@ impl Queue {
     /// Something changed that may let a task go: room, a delegate, a task.
     pub fn nudge(&self) {
         self.nudged.notify_one();
+    }
+
+    /// Tasks may have been put back in the store: look there before the next assignment.
+    pub fn reload(&self) {
+        self.stale.store(true, Ordering::Release);
+        self.nudge();
     }
 
     /// What waits.
@@ -81,7 +92,19 @@ impl Manager {
                 () = self.queue.nudged.notified() => {}
                 () = tokio::time::sleep(EVERY) => {}
             }
+            self.take_back().await;
             while self.dispatch().await == BATCH_MAX {}
+        }
+    }
+
+    /// Takes tasks that were put back in the store into the queue.
+    async fn take_back(&self) {
+        if !self.queue.stale.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        match self.store.read(|conn| Box::pin(tasks::queued(conn))).await {
+            Ok(queued) => queued.into_iter().for_each(|task| self.queue.add(task)),
+            Err(_) => self.queue.stale.store(true, Ordering::Release),
         }
     }
 

@@ -269,7 +269,7 @@ impl Manager {
         for (task, answer) in recorded {
             if let Some(ToDelegate::FinishedAck { attempt }) = &answer {
                 lock(&session.attempts).remove(attempt);
-                self.queue.nudge();
+                self.queue.reload();
             }
             task.into_iter().for_each(|task| self.announce(task));
             answers.extend(answer);
@@ -298,20 +298,9 @@ impl Manager {
                 for task in &open {
                     self.announce(task.id);
                 }
-                self.refill_queue(&open).await;
+                self.queue.reload();
             }
             Err(error) => tracing::warn!(%error, "lost attempts could not be recorded; the sweep will try again"),
-        }
-    }
-
-    /// Puts tasks that were requeued in the store back into the queue in memory.
-    pub(crate) async fn refill_queue(&self, tasks: &[Task]) {
-        for task in tasks.iter().filter(|task| task.retries_left > 0) {
-            if let Ok(task) = self.stored_task(task.id).await
-                && task.state == TaskState::Queued
-            {
-                self.queue.add(task);
-            }
         }
     }
 }

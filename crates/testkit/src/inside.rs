@@ -23,7 +23,11 @@ use legation_wire::{
 };
 use tempfile::TempDir;
 
-use crate::{Engine, eventually, world::Issued};
+use crate::{
+    Engine,
+    eventually::{PATIENCE, eventually},
+    world::Issued,
+};
 
 /// The machine's clocks, moved forward as a test likes.
 #[derive(Default)]
@@ -242,6 +246,11 @@ impl Puppet {
         self.token.secret = legation_model::Secret::new(bytes);
     }
 
+    /// Uses an id that nobody knows.
+    pub fn forge_id(&mut self) {
+        self.token.id = legation_model::ids::TokenId::random(&SystemEntropy);
+    }
+
     /// Goes to another address, as after a restart of the Manager.
     pub fn redirect(&mut self, url: &str) {
         self.dialer = Arc::new(Dialer::new(&DialConfig::new(url)).expect("a dialer"));
@@ -299,7 +308,8 @@ impl Puppet {
     /// # Errors
     /// How the link ended.
     pub async fn next(&mut self) -> Result<DelegateEvent, Ended> {
-        self.link.as_mut().expect("connected").next().await
+        let next = self.link.as_mut().expect("connected").next();
+        tokio::time::timeout(PATIENCE, next).await.expect("an event of the link, in time")
     }
 
     /// The next message, renewed leases passed over.

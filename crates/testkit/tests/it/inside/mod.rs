@@ -1,6 +1,13 @@
 //! The Manager in this process: the moments that decide, each on both engines.
 
+mod delegates;
 mod revoke;
+mod tasks;
+
+use legation_api::tasks::{Shell, SubmitTask, Work};
+use legation_model::ids::{AttemptId, TaskId};
+use legation_testkit::{Inside, Puppet, world::Issued};
+use legation_wire::message::{FromDelegate, ToDelegate};
 
 /// One test on both engines.
 macro_rules! on_both {
@@ -20,3 +27,21 @@ macro_rules! on_both {
     };
 }
 pub(crate) use on_both;
+
+/// Submits a task that does nothing, for a delegate of this name or tag.
+async fn submit(inside: &Inside, on: &str) -> TaskId {
+    let work = Work::Shell(Shell { script: "true".to_owned(), ..Shell::default() });
+    let mut task = SubmitTask::new("default".parse().expect("a scope"), work);
+    task.selectors = vec![on.parse().expect("a selector")];
+    inside.client.submit_task(&task).await.expect("submitted").id
+}
+
+/// Joins, gets one task assigned and says that it started.
+async fn working(inside: &Inside, name: &str, token: &Issued) -> (Puppet, AttemptId, TaskId) {
+    let mut puppet = inside.puppet(name, token);
+    puppet.join().await;
+    let task = submit(inside, name).await;
+    let ToDelegate::Assign(assignment) = puppet.message().await else { panic!("no assignment") };
+    puppet.say(FromDelegate::Started { attempt: assignment.attempt }).await.expect("said");
+    (puppet, assignment.attempt, task)
+}

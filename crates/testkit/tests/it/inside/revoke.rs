@@ -3,15 +3,9 @@
 use std::{pin::pin, sync::Arc};
 
 use futures_util::FutureExt as _;
-use legation_api::{
-    Code,
-    client::ClientError,
-    receipts::Receipt,
-    tasks::{Shell, SubmitTask, Work},
-    tokens::RevokeToken,
-};
+use legation_api::{Code, client::ClientError, receipts::Receipt, tokens::RevokeToken};
 use legation_model::{Clock as _, ids::TaskId, task::TaskState, token::TokenStatus};
-use legation_testkit::{Engine, Inside, Puppet, eventually, inside::Attempted, world::Issued};
+use legation_testkit::{Engine, Inside, eventually, inside::Attempted, world::Issued};
 use legation_wire::{
     DelegateEvent, GoodbyeReason,
     message::{Finished, FromDelegate, Stopped, Stream, ToDelegate},
@@ -35,29 +29,12 @@ async fn revoke(inside: &Inside, token: &Issued) -> Receipt {
     inside.client.revoke_token(token.id, &RevokeToken::default()).await.expect("revoked")
 }
 
-async fn submit(inside: &Inside, on: &str) -> TaskId {
-    let work = Work::Shell(Shell { script: "true".to_owned(), ..Shell::default() });
-    let mut task = SubmitTask::new("default".parse().expect("a scope"), work);
-    task.selectors = vec![on.parse().expect("a selector")];
-    inside.client.submit_task(&task).await.expect("submitted").id
-}
-
-/// Joins, gets one task assigned and says that it started.
-async fn working(inside: &Inside, name: &str, token: &Issued) -> (Puppet, legation_model::ids::AttemptId, TaskId) {
-    let mut puppet = inside.puppet(name, token);
-    puppet.join().await;
-    let task = submit(inside, name).await;
-    let ToDelegate::Assign(assignment) = puppet.message().await else { panic!("no assignment") };
-    puppet.say(FromDelegate::Started { attempt: assignment.attempt }).await.expect("said");
-    (puppet, assignment.attempt, task)
-}
-
 async fn every_session_is_told_and_closed_and_others_are_untouched(engine: Engine) {
     let inside = Inside::start(engine).await;
     let (token, other) = (inside.token("a").await, inside.token("b").await);
     let mut hit = Vec::new();
     for name in ["a1", "a2", "a3"] {
-        hit.push(working(&inside, name, &token).await);
+        hit.push(super::working(&inside, name, &token).await);
     }
     let mut spared = inside.puppet("b1", &other);
     spared.join().await;
@@ -73,7 +50,7 @@ async fn every_session_is_told_and_closed_and_others_are_untouched(engine: Engin
         let task = inside.client.task(*task).await.expect("a task");
         assert_eq!((task.state, task.reason.as_str()), (TaskState::Lost, "token_revoked"));
     }
-    let task = submit(&inside, "b1").await;
+    let task = super::submit(&inside, "b1").await;
     let ToDelegate::Assign(assignment) = spared.message().await else { panic!("no assignment") };
     assert_eq!(assignment.task, task);
     assert!(matches!(inside.puppet("a4", &token).connect().await,
@@ -101,7 +78,7 @@ async fn an_effect_inside_the_gate_is_waited_for(engine: Engine) {
 async fn a_report_that_waits_for_the_store_does_not_happen_afterwards(engine: Engine) {
     let inside = Inside::start(engine).await;
     let token = inside.token("a").await;
-    let (mut puppet, attempt, task) = working(&inside, "a1", &token).await;
+    let (mut puppet, attempt, task) = super::working(&inside, "a1", &token).await;
     eventually("the start is recorded", async || {
         (inside.client.task(task).await.expect("a task").state == TaskState::Running).then_some(())
     })

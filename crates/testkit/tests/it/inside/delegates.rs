@@ -1,0 +1,198 @@
+//! Admission: who comes in, which start of a delegate counts, and what a stranger learns.
+
+use legation_link::Ended;
+use legation_model::{delegate::DelegateStatus, task::TaskState};
+use legation_testkit::{Engine, Inside, Puppet, eventually, inside::Attempted, world::Issued};
+use legation_wire::{
+    GoodbyeReason,
+    message::{FromDelegate, HeldAttempt, Phase, ToDelegate},
+};
+
+super::on_both!(
+    a_reconnect_supersedes_and_a_stale_connection_does_not,
+    a_restart_loses_what_the_old_start_ran,
+    a_copy_of_a_delegate_quarantines_both,
+    limits_of_the_token_are_kept,
+    a_wrong_secret_and_an_unknown_token_look_alike_and_leave_no_trace,
+    a_silent_delegate_is_dropped_and_its_tasks_are_lost_when_the_lease_ends,
+    an_assignment_that_never_arrived_is_sent_again,
+    what_a_delegate_does_not_know_any_more_is_lost,
+    a_stray_attempt_is_told_to_end,
+    draining_delegates_get_nothing_new,
+);
+
+fn refused(attempted: &Attempted) -> GoodbyeReason {
+    match attempted {
+        Attempted::Goodbye(goodbye) => goodbye.reason,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+async fn joined(inside: &Inside, name: &str, token: &Issued) -> Puppet {
+    let mut puppet = inside.puppet(name, token);
+    puppet.join().await;
+    puppet
+}
+
+async fn a_reconnect_supersedes_and_a_stale_connection_does_not(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut old = joined(&inside, "one", &token).await;
+    let mut newer = old.twin();
+    let id = newer.join().await.delegate;
+    assert_eq!(old.goodbye().await.reason, GoodbyeReason::Superseded);
+    inside.sessions(&token, 1).await;
+    // The old handle dials with the counter that the newer one used already.
+    assert_eq!(refused(&old.connect().await), GoodbyeReason::Superseded);
+    assert!(inside.manager.sessions.newest(id).is_some_and(|session| session.stopped().is_none()));
+    newer.say(FromDelegate::Draining).await.expect("the newer one is still in");
+}
+
+async fn a_restart_loses_what_the_old_start_ran(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let (mut puppet, _, task) = super::working(&inside, "one", &token).await;
+    puppet.reboot();
+    puppet.join().await;
+    eventually("the old start's task is lost", async || {
+        (inside.client.task(task).await.expect("a task").state == TaskState::Lost).then_some(())
+    })
+    .await;
+    super::submit(&inside, "one").await;
+    assert!(matches!(puppet.message().await, ToDelegate::Assign(_)), "the new start works");
+}
+
+async fn a_copy_of_a_delegate_quarantines_both(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut first = joined(&inside, "one", &token).await;
+    let mut copy = first.twin();
+    copy.reboot();
+    let id = copy.join().await.delegate;
+    assert_eq!(first.goodbye().await.reason, GoodbyeReason::Superseded);
+    // The superseded start is still alive: two processes hold one key.
+    assert_eq!(refused(&first.connect().await), GoodbyeReason::DelegateStopped);
+    assert_eq!(copy.goodbye().await.reason, GoodbyeReason::DelegateStopped);
+    assert_eq!(refused(&copy.connect().await), GoodbyeReason::DelegateStopped);
+    assert_eq!(inside.client.delegate(id).await.expect("a delegate").status, DelegateStatus::Quarantined);
+}
+
+async fn limits_of_the_token_are_kept(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let few = inside.token_with("few", |token| token.max_delegates = Some(1)).await;
+    let mut one = joined(&inside, "one", &few).await;
+    assert_eq!(refused(&inside.puppet("two", &few).connect().await), GoodbyeReason::MaxDelegates);
+    one.join().await;
+
+    let named =
+        inside.token_with("named", |token| token.allowed_names = vec!["web-*".parse().expect("a pattern")]).await;
+    assert_eq!(refused(&inside.puppet("db-1", &named).connect().await), GoodbyeReason::NameRefused);
+    joined(&inside, "web-1", &named).await;
+
+    let placed =
+        inside.token_with("placed", |token| token.allowed_cidrs = vec!["10.0.0.0/8".parse().expect("a range")]).await;
+    assert_eq!(refused(&inside.puppet("one", &placed).connect().await), GoodbyeReason::AddressRefused);
+
+    let any = inside.token("any").await;
+    let mut mistaken = inside.puppet("mistaken", &any);
+    mistaken.hello.account = Some("other".to_owned());
+    assert_eq!(refused(&mistaken.connect().await), GoodbyeReason::AccountMismatch);
+    mistaken.hello.account = Some("default".to_owned());
+    mistaken.join().await;
+}
+
+async fn a_wrong_secret_and_an_unknown_token_look_alike_and_leave_no_trace(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut forger = inside.puppet("forger", &token);
+    forger.forge_secret();
+    let mut stranger = inside.puppet("stranger", &token);
+    stranger.forge_id();
+    let (forged, unknown) = (forger.connect().await, stranger.connect().await);
+    let (Attempted::Ended(forged), Attempted::Ended(unknown)) = (forged, unknown) else { panic!("let in or told") };
+    assert_eq!(format!("{forged:?}"), format!("{unknown:?}"));
+    assert!(matches!(forged, Ended::Closed { .. }), "{forged:?}");
+    assert!(inside.client.delegates(&Default::default()).await.expect("delegates").items.is_empty());
+    assert_eq!(inside.client.token(token.id).await.expect("a token").last_used_at, None);
+}
+
+async fn a_silent_delegate_is_dropped_and_its_tasks_are_lost_when_the_lease_ends(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let (_silent, _, task) = super::working(&inside, "one", &token).await;
+    inside.clock.advance(60_000);
+    inside.sessions(&token, 0).await;
+    assert!(!inside.client.task(task).await.expect("a task").state.is_final(), "the lease still runs");
+    inside.clock.advance(5 * 60 * 1000);
+    let task = eventually("the lease ends", async || {
+        let task = inside.client.task(task).await.expect("a task");
+        task.state.is_final().then_some(task)
+    })
+    .await;
+    assert_eq!(task.state, TaskState::Lost);
+    assert!(task.reason.contains("lease"), "{}", task.reason);
+}
+
+async fn an_assignment_that_never_arrived_is_sent_again(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = joined(&inside, "one", &token).await;
+    let task = super::submit(&inside, "one").await;
+    let ToDelegate::Assign(first) = puppet.message().await else { panic!("no assignment") };
+    puppet.cut();
+    puppet.join().await;
+    let ToDelegate::Assign(again) = puppet.message().await else { panic!("no assignment") };
+    assert_eq!((again.attempt, again.task), (first.attempt, task));
+}
+
+async fn what_a_delegate_does_not_know_any_more_is_lost(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let (mut puppet, attempt, task) = super::working(&inside, "one", &token).await;
+    eventually("the start is recorded", async || {
+        (inside.client.task(task).await.expect("a task").state == TaskState::Running).then_some(())
+    })
+    .await;
+    puppet.cut();
+    let held = HeldAttempt { attempt, phase: Phase::Running };
+    assert!(matches!(puppet.connect_holding(vec![held]).await, Attempted::Welcome(_)));
+    assert_eq!(inside.client.task(task).await.expect("a task").state, TaskState::Running, "held, so kept");
+    puppet.cut();
+    assert!(matches!(puppet.connect_holding(Vec::new()).await, Attempted::Welcome(_)));
+    eventually("the forgotten attempt is lost", async || {
+        (inside.client.task(task).await.expect("a task").state == TaskState::Lost).then_some(())
+    })
+    .await;
+}
+
+async fn a_stray_attempt_is_told_to_end(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("one", &token);
+    let attempt = legation_model::ids::AttemptId([9; 16]);
+    let held = HeldAttempt { attempt, phase: Phase::Running };
+    assert!(matches!(puppet.connect_holding(vec![held]).await, Attempted::Welcome(_)));
+    assert_eq!(puppet.message().await, ToDelegate::Cancel { attempt, grace: 0 });
+}
+
+async fn draining_delegates_get_nothing_new(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut leaving = joined(&inside, "leaving", &token).await;
+    leaving.hello.tags = vec!["both".parse().expect("a tag")];
+    leaving.join().await;
+    let mut staying = inside.puppet("staying", &token);
+    staying.hello.tags = vec!["both".parse().expect("a tag")];
+    staying.join().await;
+    leaving.say(FromDelegate::Draining).await.expect("said");
+    let session = inside.manager.sessions.current().into_iter().find(|session| session.name.as_str() == "leaving");
+    let session = session.expect("a session");
+    eventually("the drain is heard", async || {
+        session.draining.load(std::sync::atomic::Ordering::Relaxed).then_some(())
+    })
+    .await;
+    for _ in 0..4 {
+        super::submit(&inside, "both").await;
+        assert!(matches!(staying.message().await, ToDelegate::Assign(_)));
+    }
+}
