@@ -72,6 +72,8 @@ impl Manager {
     pub async fn admit(&self, proof: &Proof, hello: Hello, address: IpAddr) -> Result<Admission, Goodbye> {
         let live = self.tokens.get(proof.hint.token).ok_or_else(|| later("the token is not known yet"))?;
         let entered = live.enter(&self.clock)?;
+        // An IPv4 peer of a socket for both families looks like an IPv6 one; rules are written for IPv4.
+        let address = address.to_canonical();
         limits_allow(&live, &hello, address)?;
         let joined = self.join(&live, proof.identity, &hello, address).await.map_err(|error| {
             tracing::warn!(token = %live.id, %error, "a delegate cannot be admitted while the store cannot be asked");

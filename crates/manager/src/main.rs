@@ -2,12 +2,13 @@
 
 use std::{process::ExitCode, sync::Arc};
 
+use anyhow::Context;
 use clap::Parser;
 use legation_manager::{
     admin,
     config::{AdminCommand, Command, CommandLine, Config},
     logging, start,
-    system::{SystemClock, SystemEntropy},
+    system::{self, SystemClock, SystemEntropy},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -23,7 +24,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command_line: CommandLine) -> anyhow::Result<()> {
-    legation_manager::system::follow_parent()?;
+    system::follow_parent()?;
+    system::harden().context("cannot harden the process")?;
     let (command, config) = command_line.resolve()?;
     logging::init(&config)?;
     match command {

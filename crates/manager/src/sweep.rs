@@ -25,10 +25,14 @@ use crate::{Manager, audit::Actor, live::lock};
 const EVERY: Duration = Duration::from_millis(250);
 /// How many quick steps make a slow one: 5 s.
 const SLOW_EVERY: u64 = 20;
+/// How many quick steps make a rare one: an hour.
+const RARE_EVERY: u64 = 4 * 60 * 60;
 /// Heartbeats that may be missed before a session counts as gone.
 const MISSED_MAX: Millis = 3;
 /// How long an idempotency key is remembered: 24 h.
 const IDEMPOTENCY_KEPT: Millis = 24 * 60 * 60 * 1000;
+/// How long the key of an ended token is kept, so that its delegates can be told to stop: 90 days.
+const ENDED_SECRETS_KEPT: Millis = 90 * 24 * 60 * 60 * 1000;
 /// Answers older than the longest lease are of no use to a receipt.
 const ANSWERS_KEPT: Millis = 25 * 60 * 60 * 1000;
 
@@ -51,6 +55,9 @@ impl Manager {
             if round.is_multiple_of(SLOW_EVERY) {
                 self.sweep_slowly().await;
             }
+            if round.is_multiple_of(RARE_EVERY) {
+                self.forget_old().await;
+            }
             round += 1;
         }
         self.note_seen().await;
@@ -64,8 +71,20 @@ impl Manager {
         self.sessions.forget_answers(self.clock.boot() - ANSWERS_KEPT);
         self.metrics.sessions.set(self.sessions.current().len() as i64);
         self.metrics.queued.set(self.queue.len() as i64);
-        let before = self.clock.wall() - IDEMPOTENCY_KEPT;
-        let _ = self.store.write(move |tx| Box::pin(idempotency::prune(tx, before))).await;
+    }
+
+    /// Removes what is kept for a time only.
+    async fn forget_old(&self) {
+        let (answers, secrets) = (self.clock.wall() - IDEMPOTENCY_KEPT, self.clock.wall() - ENDED_SECRETS_KEPT);
+        let forget = job(move |tx| {
+            Box::pin(async move {
+                idempotency::prune(tx, answers).await?;
+                tokens::forget_secrets(tx, secrets).await
+            })
+        });
+        if let Err(error) = self.store.write(forget).await {
+            tracing::debug!(%error, "old records wait for the store");
+        }
     }
 
     /// Ends sessions whose delegates missed their heartbeats.

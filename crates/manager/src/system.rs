@@ -32,6 +32,18 @@ impl Entropy for SystemEntropy {
     }
 }
 
+/// Keeps this process's memory out of core dumps and other users' debuggers, and raises its descriptor limit to
+/// what it is allowed: a connection is a descriptor.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn harden() -> std::io::Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    Ok(rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)?)
+}
+
 /// Ends this process when its parent ends, if `LEGATION_EXIT_WITH_PARENT=1` asks for it, as `legation up` does.
 ///
 /// # Errors

@@ -61,6 +61,7 @@ const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issue
      WHERE id = $1 AND status = 'unissued'";
 const ADD_SECRET: &str =
     "INSERT INTO token_secrets (token, generation, sealed_psk, manager_key) VALUES ($1, $2, $3, $4)";
+const FORGET_SECRETS: &str = "DELETE FROM token_secrets WHERE token IN (SELECT id FROM tokens WHERE revoked_at < $1)";
 const SECRETS: &str = "SELECT s.token, s.generation, s.sealed_psk, s.manager_key, s.retired_at, t.status, t.scope \
      FROM token_secrets s JOIN tokens t ON t.id = s.token ORDER BY s.token, s.generation";
 const REVOKE: &str = "UPDATE tokens SET status = $2, revoked_at = $3, revoked_reason = $4, receipt = $5 WHERE id = $1";
@@ -164,6 +165,15 @@ pub async fn issue(
 /// Those of the database.
 pub async fn secrets(conn: &mut Conn) -> Result<Vec<TokenSecret>, StoreError> {
     conn.all(sqlx::query(SECRETS)).await?.iter().map(secret).collect()
+}
+
+/// Forgets the secrets of tokens that were revoked before this time; how many. Their delegates can then no longer
+/// be told why they are refused.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_secrets(conn: &mut Conn, before: Millis) -> Result<u64, StoreError> {
+    conn.run(sqlx::query(FORGET_SECRETS).bind(before)).await
 }
 
 /// Ends a token: [`TokenStatus::Revoked`], or [`TokenStatus::Draining`] on the way there.
