@@ -114,6 +114,11 @@ impl LiveToken {
         }
     }
 
+    /// Whether the end is durable and can be said.
+    pub fn is_ended(&self) -> bool {
+        matches!(*lock(&self.verdict), Verdict::Ended(..))
+    }
+
     /// The receipt that a `Stopped` frame may append to.
     pub fn receipt(&self) -> Option<ReceiptId> {
         match *lock(&self.verdict) {

@@ -289,14 +289,13 @@ impl Manager {
             None => None,
         };
         let begun = self.clock.boot();
-        let ended = match self.store_end(actor, id, cause, reason).await {
+        let receipt = match self.store_end(actor, id, cause, reason).await {
             Ok(ended) => ended?,
             Err(error) => return Err(self.cut_undurable(live.as_ref(), error).await),
         };
-        let (receipt, fresh) = (ended.0, ended.1);
         let Some(live) = &live else { return Ok(receipt) };
-        if fresh || live.gate.is_open() {
-            let reason = match cause {
+        if !live.is_ended() {
+            let reason = match receipt.cause {
                 Cause::Kill => GoodbyeReason::TokenRevoked,
                 Cause::Expired => GoodbyeReason::TokenExpired,
             };
@@ -314,15 +313,15 @@ impl Manager {
         self.stored_receipt(receipt.id).await.or(Ok(receipt))
     }
 
-    /// The transaction of a revocation: status, lost attempts, receipt, audit record. The flag says whether this
-    /// call did it.
+    /// The transaction of a revocation: status, lost attempts, receipt, audit record. A token that has ended
+    /// keeps the receipt that it has.
     async fn store_end(
         &self,
         actor: Actor,
         id: TokenId,
         cause: Cause,
         reason: String,
-    ) -> Result<Result<(Receipt, bool), Refusal>, StoreError> {
+    ) -> Result<Result<Receipt, Refusal>, StoreError> {
         let this = self.handle();
         let now = self.clock.wall();
         let receipt_id = ReceiptId::random(&*self.entropy);
@@ -331,7 +330,7 @@ impl Manager {
                 let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
                 if let Some(before) = token.receipt {
                     let receipt = receipts::get(tx, before).await?.ok_or(StoreError::NotFound)?;
-                    return Ok(Ok((receipt, false)));
+                    return Ok(Ok(receipt));
                 }
                 let lost = tasks::lose_of_token(tx, id, cause_word(cause), now).await?;
                 let holders = delegates::of_token(tx, id).await?;
@@ -354,7 +353,7 @@ impl Manager {
                 receipts::insert(tx, &receipt).await?;
                 let detail = format!("{} receipt {receipt_id}: {reason}", cause.as_str());
                 audit::append(tx, &actor, now, change("token.revoke", &token, detail)).await?;
-                Ok(Ok((receipt, true)))
+                Ok(Ok(receipt))
             })
         });
         self.store.write_first(work).await

@@ -37,7 +37,12 @@ pub(super) async fn check(
             Err(refusal) => return refusal.into_response(),
         };
     }
-    next.run(request).await
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    // A change runs to its end even if its caller hangs up: half a revocation would leave sessions open.
+    let change = manager.connections.spawn(next.run(request));
+    change.await.unwrap_or_else(|_| Refusal::new(Code::Internal, "the Manager failed on this request").into_response())
 }
 
 async fn allow(manager: &Manager, access: Access, headers: &HeaderMap, request: String) -> Result<Caller, Refusal> {
