@@ -276,13 +276,19 @@ fn forking_does_not_outrun_the_kill() {
 
 #[test]
 fn output_above_the_limit_is_counted_and_neither_blocks_nor_fills_memory() {
-    let mut task = script("head -c 200000000 /dev/zero; grep VmHWM /proc/$PPID/status >&2; exit 3");
+    let directory = tempfile::tempdir().expect("a directory");
+    let peak = directory.path().join("peak");
+    let text = format!("head -c 200000000 /dev/zero; grep VmHWM /proc/$PPID/status > {}; exit 3", peak.display());
+    let mut task = script(&text);
     task.output_limit = 1 << 20;
     let (told, end) = run(task);
     assert_eq!((end.state, end.exit_code), (TaskState::Failed, Some(3)));
     assert!(told.stdout.ends_with("dropped]\n"));
     assert!(told.stdout.len() < (1 << 20) + 200);
     assert!(end.dropped_bytes >= 200_000_000 - (1 << 20), "{}", end.dropped_bytes);
+    let peak = std::fs::read_to_string(peak).expect("written");
+    let kilobytes: u32 = peak.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
+    assert!(kilobytes < 32_000, "the supervisor used {kilobytes} kB");
 }
 
 #[test]
