@@ -160,6 +160,29 @@ async fn when_the_lease_ends_without_a_word_its_tasks_end_too() {
 }
 
 #[tokio::test]
+async fn a_request_without_a_supervisor_ends_with_the_lease_too() {
+    let manager = Manager { lease: 900, ..Manager::start().await };
+    let delegate = Delegate::start(&manager);
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/", server.local_addr().expect("bound"));
+    let (mut session, _) = manager.session().await;
+    let work = Work::Http { method: "GET".into(), url, headers: vec![], body: vec![] };
+    session.assign(&Assignment { work, ..script("") });
+    assert!(matches!(session.message().await, FromDelegate::Started { .. }));
+    // Taken and never answered.
+    let _held = within("a request", server.accept()).await;
+    session.fall_silent();
+    let ended = async { while session.event().await.is_ok() {} };
+    within("it closes a silent link", ended).await;
+    // A Welcome would renew the lease: this connection gets none until the lease is over.
+    let held = within("it dials again", manager.socket()).await;
+    eventually("the lease ends", || delegate.log().contains("the lease ended"));
+    drop(held);
+    let (mut session, _) = manager.session().await;
+    assert_eq!(session.finished().await.state, TaskState::Lost);
+}
+
+#[tokio::test]
 async fn a_delegate_that_is_stopped_keeps_its_lease_all_the_same() {
     let manager = Manager { lease: 1_200, ..Manager::start().await };
     let delegate = Delegate::start(&manager);
