@@ -6,13 +6,15 @@
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
 
-use futures_util::future::BoxFuture;
 use legation_link::{Connection, Ended, Socket};
 use legation_wire::{
     Close, ManagerEnd, ManagerEvent, Proof,
     message::{FromDelegate, Goodbye, Hello, Stopped, ToDelegate},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinHandle,
+};
 
 use legation_store::job;
 
@@ -28,7 +30,8 @@ pub const REPORTS_MAX: usize = 512;
 const STORE_PAUSE: Duration = Duration::from_millis(250);
 
 type Link = Connection<ManagerEnd>;
-type Recording = BoxFuture<'static, Vec<ToDelegate>>;
+/// A task of its own: it holds the gate until its transaction is over, also when its session has ended by then.
+type Recording = JoinHandle<Vec<ToDelegate>>;
 
 /// What a proven peer opens with.
 enum Opening {
@@ -115,7 +118,8 @@ impl Manager {
                 return leave;
             }
             if recording.is_none() && !reports.is_empty() {
-                recording = Some(Box::pin(Arc::clone(self).record(Arc::clone(&session), reports.drain(..).collect())));
+                let record = Arc::clone(self).record(Arc::clone(&session), reports.drain(..).collect());
+                recording = Some(self.connections.spawn(record));
             }
             tokio::select! {
                 biased;
@@ -257,5 +261,6 @@ async fn recorded(recording: &mut Option<Recording>) -> Vec<ToDelegate> {
     let Some(future) = recording else { return std::future::pending().await };
     let answers = future.await;
     *recording = None;
-    answers
+    // A recording that panicked has been reported; its reports are repeated at the next connect.
+    answers.unwrap_or_default()
 }

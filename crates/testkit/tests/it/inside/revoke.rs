@@ -10,6 +10,7 @@ use legation_wire::{
     DelegateEvent, GoodbyeReason,
     message::{Finished, FromDelegate, Stopped, Stream, ToDelegate},
 };
+use tokio::sync::oneshot;
 
 super::on_both!(
     a_caller_that_hangs_up_does_not_stop_a_revoke_half_way,
@@ -17,6 +18,7 @@ super::on_both!(
     an_effect_inside_the_gate_is_waited_for,
     a_report_that_waits_for_the_store_does_not_happen_afterwards,
     connects_that_race_a_revoke_never_survive_it,
+    a_report_is_checked_against_the_store_itself,
     a_stalled_peer_holds_up_nobody,
     a_restart_right_afterwards_remembers,
     a_stop_report_appends_to_its_own_line_only,
@@ -88,19 +90,11 @@ async fn a_report_that_waits_for_the_store_does_not_happen_afterwards(engine: En
         (inside.client.task(task).await.expect("a task").state == TaskState::Running).then_some(())
     })
     .await;
-    // The writer is held, so that the report waits inside the gate, between its check and its act.
-    let (release, held) = tokio::sync::oneshot::channel::<()>();
-    let store = inside.manager.store.clone();
-    let holder = tokio::spawn(async move {
-        store
-            .write(legation_store::job(move |_| {
-                Box::pin(async move {
-                    let _ = held.await;
-                    Ok(())
-                })
-            }))
-            .await
-    });
+    // The writer is held twice, so that the report waits inside the gate, between its check and its act, before
+    // and after the revocation's own transaction.
+    let (first, running) = hold_writer(&inside);
+    running.await.expect("the writer is held");
+    let (second, _) = hold_writer(&inside);
     let bytes = b"too late".to_vec();
     puppet.say(FromDelegate::Output { attempt, offset: 0, stream: Stream::Stdout, bytes }).await.expect("said");
     puppet.say(FromDelegate::Finished(finished(attempt))).await.expect("said");
@@ -109,8 +103,12 @@ async fn a_report_that_waits_for_the_store_does_not_happen_afterwards(engine: En
     let id = token.id;
     let call = tokio::spawn(async move { client.revoke_token(id, &RevokeToken::default()).await });
     eventually("the revocation waits for its turn", async || live.ending.try_lock().is_err().then_some(())).await;
-    release.send(()).expect("the writer waits");
-    holder.await.expect("no panic").expect("written");
+    eventually("the report waits inside the gate", async || (!live.gate.is_idle()).then_some(())).await;
+    first.send(()).expect("the writer waits");
+    eventually("the gate is closed", async || (!live.gate.is_open()).then_some(())).await;
+    eventually("the session is cut", async || inside.manager.sessions.of_token(id).is_empty().then_some(())).await;
+    assert!(!live.gate.is_idle() && !call.is_finished(), "the report is still under way, and the call waits for it");
+    second.send(()).expect("the writer waits");
     let receipt = call.await.expect("no panic").expect("revoked");
     assert!(receipt.lines.iter().all(|line| line.cut_at.is_some()));
     let task = inside.client.task(task).await.expect("a task");
@@ -119,6 +117,22 @@ async fn a_report_that_waits_for_the_store_does_not_happen_afterwards(engine: En
     let _ = puppet.say(FromDelegate::Finished(finished(attempt))).await;
     inside.puppet("a1", &token).connect().await;
     assert_eq!(snapshot(&inside, task.id).await, after, "nothing of the token changes after the return");
+}
+
+/// Keeps the store's writer busy until the sender is used or dropped; the receiver hears when that begins.
+fn hold_writer(inside: &Inside) -> (oneshot::Sender<()>, oneshot::Receiver<()>) {
+    let (release, held) = oneshot::channel::<()>();
+    let (begin, running) = oneshot::channel::<()>();
+    let store = inside.manager.store.clone();
+    let wait = legation_store::job(move |_| {
+        Box::pin(async move {
+            let _ = begin.send(());
+            let _ = held.await;
+            Ok(())
+        })
+    });
+    tokio::spawn(async move { store.write(wait).await });
+    (release, running)
 }
 
 fn finished(attempt: legation_model::ids::AttemptId) -> Finished {
@@ -172,6 +186,22 @@ async fn connects_that_race_a_revoke_never_survive_it(engine: Engine) {
         }
         assert!(inside.manager.sessions.of_token(token.id).is_empty(), "none came in after the return");
     }
+}
+
+async fn a_report_is_checked_against_the_store_itself(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let (mut puppet, attempt, task) = super::working(&inside, "a1", &token).await;
+    eventually("the start is recorded", async || {
+        (inside.client.task(task).await.expect("a task").state == TaskState::Running).then_some(())
+    })
+    .await;
+    revoke_in_store_alone(&inside, &token).await;
+    let bytes = b"too late".to_vec();
+    puppet.say(FromDelegate::Output { attempt, offset: 0, stream: Stream::Stdout, bytes }).await.expect("said");
+    assert_eq!(puppet.goodbye().await.reason, GoodbyeReason::TokenRevoked);
+    let end = legation_store::job(move |conn| Box::pin(legation_store::output::end(conn, attempt)));
+    assert_eq!(inside.manager.store.read(end).await.expect("read"), 0);
 }
 
 async fn a_stalled_peer_holds_up_nobody(engine: Engine) {
@@ -314,19 +344,7 @@ async fn the_sweep_believes_the_store(engine: Engine) {
     let token = inside.token("a").await;
     let mut puppet = inside.puppet("a1", &token);
     puppet.join().await;
-    // As if a notification had been lost: the row changes behind the Manager's back.
-    let (id, now) = (token.id, inside.clock.wall());
-    inside
-        .manager
-        .store
-        .write(legation_store::job(move |tx| {
-            Box::pin(async move {
-                let receipt = legation_model::ids::ReceiptId([7; 16]);
-                legation_store::tokens::revoke(tx, id, TokenStatus::Revoked, now, "", receipt).await
-            })
-        }))
-        .await
-        .expect("revoked in the store alone");
+    revoke_in_store_alone(&inside, &token).await;
     assert_eq!(puppet.goodbye().await.reason, GoodbyeReason::TokenRevoked);
     inside.sessions(&token, 0).await;
 }
@@ -351,4 +369,20 @@ async fn a_caller_that_hangs_up_does_not_stop_a_revoke_half_way(engine: Engine) 
     })
     .await;
     assert!(receipt.statements[1].body.contains("every session was seen closed"), "by the call, not by the sweep");
+}
+
+/// Changes the row behind the Manager's back, as if a notification had been lost.
+async fn revoke_in_store_alone(inside: &Inside, token: &Issued) {
+    let (id, now) = (token.id, inside.clock.wall());
+    inside
+        .manager
+        .store
+        .write(legation_store::job(move |tx| {
+            Box::pin(async move {
+                let receipt = legation_model::ids::ReceiptId([7; 16]);
+                legation_store::tokens::revoke(tx, id, TokenStatus::Revoked, now, "", receipt).await
+            })
+        }))
+        .await
+        .expect("revoked in the store alone");
 }
