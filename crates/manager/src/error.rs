@@ -31,6 +31,9 @@ impl From<StoreError> for Refusal {
         match error {
             StoreError::NotFound => Self::not_found("object"),
             StoreError::Taken => Self::new(Code::NameTaken, "the name is in use in this scope"),
+            StoreError::Refused(why) => {
+                Problem::invalid("request", &why, "change the request as the detail says").into()
+            }
             // Everything else means that the store could not be asked: deny, and say so, never a verdict.
             other => {
                 tracing::error!(error = %other, "the store cannot be asked");

@@ -10,7 +10,7 @@ use legation_api::{
 use legation_model::Scope;
 
 use super::{
-    request::{Body, Id, Params, paged},
+    request::{Body, Id, Nothing, Params, paged},
     respond::{Json, ok},
 };
 use crate::{Manager, access::Caller, error::Refusal};
@@ -23,7 +23,7 @@ pub(super) async fn list(
     caller: Caller,
     Params(query): Params<AccountsQuery>,
 ) -> Result<Json<List<Account>>, Refusal> {
-    let found = manager.list_accounts(&caller, paged(query.limit, query.cursor)).await?;
+    let found = manager.list_accounts(&caller, paged(query.limit, query.cursor)?).await?;
     Ok(ok(List { items: found.items.iter().map(shown).collect(), next: found.next }))
 }
 
@@ -33,6 +33,7 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
+    Params(Nothing {}): Params<Nothing>,
     body: Body<CreateAccount>,
 ) -> Result<Json<Account>, Refusal> {
     body.value.check()?;
@@ -48,6 +49,7 @@ pub(super) async fn show(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
     Id(scope): Id<Scope>,
+    Params(Nothing {}): Params<Nothing>,
 ) -> Result<Json<Account>, Refusal> {
     Ok(ok(shown(&manager.account(&caller, scope).await?)))
 }

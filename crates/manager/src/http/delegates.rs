@@ -11,7 +11,7 @@ use legation_model::{delegate as model, ids::DelegateId};
 use legation_store::delegates::DelegateFilter;
 
 use super::{
-    request::{Id, Params, paged},
+    request::{Id, Nothing, Params, paged},
     respond::{Json, ok},
 };
 use crate::{Manager, access::Caller, error::Refusal};
@@ -25,7 +25,7 @@ pub(super) async fn list(
     Params(query): Params<DelegatesQuery>,
 ) -> Result<Json<List<Delegate>>, Refusal> {
     let filter = DelegateFilter { scope: query.scope, token: query.token, name: query.name };
-    let found = manager.list_delegates(&caller, filter, paged(query.limit, query.cursor)).await?;
+    let found = manager.list_delegates(&caller, filter, paged(query.limit, query.cursor)?).await?;
     let items = found.items.iter().map(|delegate| shown(&manager, delegate));
     Ok(ok(List { items: items.filter(|delegate| delegate.connected || !query.connected).collect(), next: found.next }))
 }
@@ -37,6 +37,7 @@ pub(super) async fn show(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
     Id(id): Id<DelegateId>,
+    Params(Nothing {}): Params<Nothing>,
 ) -> Result<Json<Delegate>, Refusal> {
     Ok(ok(shown(&manager, &manager.delegate(&caller, id).await?)))
 }

@@ -10,7 +10,7 @@ use legation_api::{
 use legation_model::ids::ReceiptId;
 
 use super::{
-    request::{Id, Params, paged},
+    request::{Id, Nothing, Params, paged},
     respond::{Json, ok},
 };
 use crate::{Manager, access::Caller, error::Refusal};
@@ -23,7 +23,7 @@ pub(super) async fn list(
     caller: Caller,
     Params(query): Params<ReceiptsQuery>,
 ) -> Result<Json<List<Receipt>>, Refusal> {
-    let page = paged(query.limit, query.cursor);
+    let page = paged(query.limit, query.cursor)?;
     let found = manager.list_receipts(&caller, query.scope, query.token, page).await?;
     Ok(ok(List { items: found.items.iter().map(Receipt::from).collect(), next: found.next }))
 }
@@ -35,6 +35,7 @@ pub(super) async fn show(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
     Id(id): Id<ReceiptId>,
+    Params(Nothing {}): Params<Nothing>,
 ) -> Result<Json<Receipt>, Refusal> {
     Ok(ok(Receipt::from(&manager.receipt(&caller, id).await?)))
 }

@@ -1,20 +1,33 @@
 //! Requests: bounded bodies, strict JSON, queries and ids, each with a refusal that names the fix.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use axum::{
-    body::Bytes,
+    body::BodyDataStream,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
-    http::{header::CONTENT_TYPE, request::Parts},
+    http::{
+        HeaderMap,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+        request::Parts,
+    },
 };
+use futures_util::StreamExt as _;
 use legation_api::{Code, Problem, json, page};
 use legation_store::Page;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
 use crate::{access::Caller, error::Refusal, idempotency::Idempotency};
 
 /// The largest body: a task with the largest script, input and secrets, all of it escaped.
 const BODY_MAX: usize = 4 << 20;
+/// How long a whole body may take: the largest one over a slow line.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the rest of a body that is too large is read and thrown away. A client that is still sending sees its
+/// connection fail, and not the refusal, if nobody reads.
+const REST_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest cursor: more than the longest that a list hands out.
+const CURSOR_MAX: usize = 256;
 
 /// A JSON body, with what a repeated request is recognised by.
 pub(super) struct Body<T> {
@@ -29,7 +42,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let route = format!("{} {}", request.method(), request.uri().path());
         let key = request.headers().get("idempotency-key").cloned();
         let bytes = read(request).await?;
-        let value = json::parse(if bytes.is_empty() { b"{}" } else { &bytes })?;
+        let value = json::parse(object(&bytes)?)?;
         let once = match key {
             Some(key) => Some(Idempotency::new(key.to_str().unwrap_or_default(), &route, &bytes)?),
             None => None,
@@ -38,17 +51,46 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-async fn read(request: Request) -> Result<Bytes, Refusal> {
-    let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+/// A body is an object, or absent. serde would also take an array, as the fields in the order of their declaration.
+fn object(bytes: &[u8]) -> Result<&[u8], Refusal> {
+    match bytes.trim_ascii_start().first() {
+        None if bytes.is_empty() => Ok(b"{}"),
+        Some(b'{') => Ok(bytes),
+        _ => Err(Problem::invalid("body", "not a JSON object", "send an object: {\"field\": value}").into()),
+    }
+}
+
+async fn read(request: Request) -> Result<Vec<u8>, Refusal> {
+    let (parts, body) = request.into_parts();
+    let collecting = collect(&parts.headers, body.into_data_stream());
+    let bytes = timeout(BODY_TIMEOUT, collecting).await.unwrap_or_else(|_| Err(cut_short()))?;
+    let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    let bytes = axum::body::to_bytes(request.into_body(), BODY_MAX).await.map_err(|_| {
-        Refusal::new(Code::BodyTooLarge, format!("the body is cut short or has more than {BODY_MAX} bytes"))
-    })?;
     let absent = kind.is_empty() && bytes.is_empty();
     if !is_json && !absent {
         return Err(Refusal::new(Code::UnsupportedMediaType, "the body is not described as application/json"));
     }
     Ok(bytes)
+}
+
+async fn collect(headers: &HeaderMap, mut body: BodyDataStream) -> Result<Vec<u8>, Refusal> {
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let mut too_large = declared.is_some_and(|length| length > BODY_MAX as u64);
+    let mut bytes = Vec::new();
+    while !too_large && let Some(piece) = body.next().await {
+        bytes.extend_from_slice(&piece.map_err(|_| cut_short())?);
+        too_large = bytes.len() > BODY_MAX;
+    }
+    if !too_large {
+        return Ok(bytes);
+    }
+    // Whether the rest came or not, the answer is the same.
+    let _ = timeout(REST_TIMEOUT, async { while let Some(Ok(_)) = body.next().await {} }).await;
+    Err(Refusal::new(Code::BodyTooLarge, format!("the body has more than {BODY_MAX} bytes")))
+}
+
+fn cut_short() -> Refusal {
+    Problem::invalid("body", "it is cut short or took too long", "send the whole body, without pauses").into()
 }
 
 /// Query parameters, unknown ones refused.
@@ -65,6 +107,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
         Ok(Self(value))
     }
 }
+
+/// A path that takes no query parameters: one that is given all the same, such as a dry run where there is none,
+/// must not be passed over in silence.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
 
 /// The id in the path. Text that is no id names nothing, so it is answered like an unknown id.
 pub(super) struct Id<T>(pub(super) T);
@@ -89,6 +137,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// A page as the store takes it.
-pub(super) fn paged(limit: Option<u32>, after: Option<String>) -> Page {
-    Page { limit: page::limit(limit), after }
+pub(super) fn paged(limit: Option<u32>, after: Option<String>) -> Result<Page, Refusal> {
+    let usable =
+        |cursor: &String| (1..=CURSOR_MAX).contains(&cursor.len()) && cursor.bytes().all(|b| b.is_ascii_graphic());
+    if !after.as_ref().is_none_or(usable) {
+        let fix = "use the `next` of the page before, or leave it out";
+        return Err(Problem::invalid("cursor", "not a cursor of this list", fix).into());
+    }
+    Ok(Page { limit: page::limit(limit), after })
 }

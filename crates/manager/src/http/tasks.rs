@@ -16,7 +16,7 @@ use legation_store::tasks::TaskFilter;
 use legation_wire::message::{SecretVar, Work};
 
 use super::{
-    request::{Body, Id, Params, paged},
+    request::{Body, Id, Nothing, Params, paged},
     respond::{Json, ok},
 };
 use crate::{Manager, access::Caller, error::Refusal, tasks::NewTask};
@@ -28,6 +28,7 @@ use crate::{Manager, access::Caller, error::Refusal, tasks::NewTask};
 pub(super) async fn submit(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
+    Params(Nothing {}): Params<Nothing>,
     body: Body<SubmitTask>,
 ) -> Result<Json<Task>, Refusal> {
     body.value.check()?;
@@ -44,7 +45,7 @@ pub(super) async fn list(
     Params(query): Params<TasksQuery>,
 ) -> Result<Json<List<Task>>, Refusal> {
     let filter = TaskFilter { scope: query.scope, state: query.state, delegate: query.delegate };
-    let found = manager.list_tasks(&caller, filter, paged(query.limit, query.cursor)).await?;
+    let found = manager.list_tasks(&caller, filter, paged(query.limit, query.cursor)?).await?;
     Ok(ok(List { items: found.items.iter().map(Task::from).collect(), next: found.next }))
 }
 
@@ -55,6 +56,7 @@ pub(super) async fn show(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
     Id(id): Id<TaskId>,
+    Params(Nothing {}): Params<Nothing>,
 ) -> Result<Json<Task>, Refusal> {
     Ok(ok(Task::from(&manager.explained_task(&caller, id).await?)))
 }

@@ -19,7 +19,7 @@ use legation_model::ids::TokenId;
 use legation_store::tokens::TokenFilter;
 
 use super::{
-    request::{Body, Id, Params, paged},
+    request::{Body, Id, Nothing, Params, paged},
     respond::{Json, ok},
 };
 use crate::{
@@ -38,7 +38,7 @@ pub(super) async fn list(
     Params(query): Params<TokensQuery>,
 ) -> Result<Json<List<Token>>, Refusal> {
     let filter = TokenFilter { scope: query.scope, include_ended: query.include_revoked, name: query.name };
-    let found = manager.list_tokens(&caller, filter, paged(query.limit, query.cursor)).await?;
+    let found = manager.list_tokens(&caller, filter, paged(query.limit, query.cursor)?).await?;
     Ok(ok(List { items: found.items.iter().map(Token::from).collect(), next: found.next }))
 }
 
@@ -49,6 +49,7 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
+    Params(Nothing {}): Params<Nothing>,
     body: Body<CreateToken>,
 ) -> Result<Json<IssuedToken>, Refusal> {
     let asked = body.value;
@@ -67,6 +68,7 @@ pub(super) async fn show(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
     Id(id): Id<TokenId>,
+    Params(Nothing {}): Params<Nothing>,
 ) -> Result<Json<Token>, Refusal> {
     Ok(ok(Token::from(&manager.token(&caller, id).await?)))
 }

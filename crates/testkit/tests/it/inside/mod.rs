@@ -1,6 +1,10 @@
 //! The Manager in this process: the moments that decide, each on both engines.
 
+mod access;
+mod connections;
 mod delegates;
+mod input;
+mod raw;
 mod revoke;
 mod tasks;
 

@@ -1,0 +1,363 @@
+//! Who may do what, for every route of the table: a route that nobody thought of here fails.
+
+use legation_api::{
+    Code, accounts::CreateAccount, receipts::Receipt, routes, tasks::Task, tokens::CreateToken, tokens::RevokeToken,
+};
+use legation_manager::http::{self, Access, Route};
+use legation_model::{
+    Clock as _, Secret,
+    access::Role,
+    api_key::ApiKey,
+    ids::{ApiKeyId, DelegateId, ReceiptId, TaskId, TokenId},
+    token::TokenStatus,
+};
+use legation_store::{api_keys, job};
+use legation_testkit::{Engine, Inside};
+use reqwest::{Method, RequestBuilder};
+
+use super::raw::{Answer, Raw, answer, key};
+
+super::on_both!(
+    nobody_passes_without_an_accepted_key,
+    each_role_does_what_it_may_and_no_more,
+    foreign_objects_answer_like_those_that_never_were,
+    a_key_of_the_scope_itself_works_in_it,
+    a_key_ends_at_its_millisecond,
+);
+
+/// The account that the objects of these tests are not in.
+const ELSEWHERE: &str = "elsewhere";
+
+/// The least that a caller must be for a route, written down a second time on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Least {
+    Nobody,
+    Viewer,
+    Operator,
+    Admin,
+}
+
+impl Least {
+    fn allows(self, role: Role) -> bool {
+        let rank = match role {
+            Role::Viewer => Self::Viewer,
+            Role::Operator => Self::Operator,
+            Role::Admin => Self::Admin,
+        };
+        self <= rank
+    }
+}
+
+/// What a route is tried with.
+struct Case {
+    least: Least,
+    /// The path of an object that exists, and of one of its kind that never did.
+    path: String,
+    missing: String,
+    /// Added to the path so that trying changes nothing.
+    harmless: &'static str,
+    body: String,
+    /// The same body about what never was.
+    missing_body: String,
+}
+
+/// One object of every kind, in the account `default`.
+struct Things {
+    inside: Inside,
+    raw: Raw,
+    active: TokenId,
+    unissued: TokenId,
+    revoked: TokenId,
+    delegate: DelegateId,
+    task: Task,
+    receipt: Receipt,
+    number: std::cell::Cell<u32>,
+    _puppet: legation_testkit::Puppet,
+}
+
+impl Things {
+    async fn make(engine: Engine) -> Self {
+        let inside = Inside::start(engine).await;
+        let raw = Raw::of(&inside);
+        let (active, revoked) = (inside.token("active").await, inside.token("revoked").await);
+        let mut request = CreateToken::new("default".parse().expect("a scope"), "unissued".parse().expect("a name"));
+        request.issue = false;
+        let unissued = inside.client.create_token(&request).await.expect("created").token.id;
+        let receipt = inside.client.revoke_token(revoked.id, &RevokeToken::default()).await.expect("revoked");
+        let mut puppet = inside.puppet("one", &active);
+        let delegate = puppet.join().await.delegate;
+        let task = super::submit(&inside, "nobody").await;
+        let task = inside.client.task(task).await.expect("a task");
+        let account =
+            CreateAccount { id: ELSEWHERE.parse().expect("a scope"), description: Default::default(), lease_ms: None };
+        inside.client.create_account(&account).await.expect("created");
+        let (active, revoked) = (active.id, revoked.id);
+        Self {
+            inside,
+            raw,
+            active,
+            unissued,
+            revoked,
+            delegate,
+            task,
+            receipt,
+            number: std::cell::Cell::default(),
+            _puppet: puppet,
+        }
+    }
+
+    /// What each route of the table is tried with.
+    fn case(&self, route: &Route) -> Case {
+        use Least::{Admin, Nobody, Operator, Viewer};
+        const GET: &str = "GET";
+        let (token, never) = (self.active, TokenId([9; 16]));
+        let plain = |least| self.list(least, route.path);
+        match (route.method.as_str(), route.path) {
+            (GET, routes::HEALTHZ | routes::READYZ | routes::OPENAPI | routes::LINK) => plain(Nobody),
+            (GET, routes::WHOAMI | routes::METRICS | routes::ACCOUNTS) => plain(Viewer),
+            (GET, routes::TOKENS | routes::DELEGATES | routes::TASKS | routes::RECEIPTS) => Case {
+                missing: format!("{}?scope=never", route.path),
+                path: format!("{}?scope=default", route.path),
+                ..plain(Viewer)
+            },
+            (GET, routes::ACCOUNT) => Self::one(Viewer, route.path, "default", "never"),
+            (GET, routes::TOKEN) => Self::one(Viewer, route.path, token, never),
+            (GET, routes::DELEGATE) => Self::one(Viewer, route.path, self.delegate, DelegateId([9; 16])),
+            (GET, routes::TASK) => Self::one(Viewer, route.path, self.task.id, TaskId([9; 16])),
+            (GET, routes::TASK_OUTPUT) => {
+                Case { harmless: "?follow=false", ..Self::one(Viewer, route.path, self.task.id, TaskId([9; 16])) }
+            }
+            (GET, routes::RECEIPT) => Self::one(Viewer, route.path, self.receipt.id, ReceiptId([9; 16])),
+            ("POST", routes::ACCOUNTS) => self.making(Admin, route.path, |_, account, new| {
+                format!(r#"{{"id":"{}"}}"#, if new.is_empty() { account } else { new })
+            }),
+            ("POST", routes::TOKENS) => self.making(Operator, route.path, |this, account, _| {
+                format!(r#"{{"scope":"{account}","name":"t{}"}}"#, this.next())
+            }),
+            ("POST", routes::TASKS) => self.making(Operator, route.path, |_, account, _| {
+                format!(r#"{{"scope":"{account}","work":{{"shell":{{"script":"true"}}}}}}"#)
+            }),
+            ("POST", routes::TOKEN_ISSUE) => Self::trying(Operator, route.path, self.unissued, never),
+            ("POST", routes::TOKEN_REVOKE) => Self::trying(Operator, route.path, token, never),
+            ("DELETE", routes::TOKEN) => Self::trying(Admin, route.path, self.revoked, never),
+            ("POST", routes::TASK_CANCEL) => Self::trying(Operator, route.path, self.task.id, TaskId([9; 16])),
+            (method, path) => panic!("{method} {path} is new: say here who may use it, and how it is tried"),
+        }
+    }
+
+    fn next(&self) -> u32 {
+        self.number.set(self.number.get() + 1);
+        self.number.get()
+    }
+
+    fn list(&self, least: Least, path: &str) -> Case {
+        let (path, missing) = (path.to_owned(), path.to_owned());
+        Case { least, path, missing, harmless: "", body: String::new(), missing_body: String::new() }
+    }
+
+    /// Something is made in the account `default`, or in one that never was.
+    fn making(&self, least: Least, path: &str, body: impl Fn(&Self, &str, &str) -> String) -> Case {
+        let new = format!("new{}", self.next());
+        let (missing_body, foreign) = (body(self, "never", ""), body(self, "default", ""));
+        let body = if path == routes::ACCOUNTS { body(self, "default", &new) } else { foreign };
+        Case { body, missing_body, ..self.list(least, path) }
+    }
+
+    fn one(least: Least, path: &str, id: impl std::fmt::Display, never: impl std::fmt::Display) -> Case {
+        let (path, missing) = (routes::fill(path, &id), routes::fill(path, &never));
+        Case { least, path, missing, harmless: "", body: String::new(), missing_body: String::new() }
+    }
+
+    fn trying(least: Least, path: &str, id: impl std::fmt::Display, never: impl std::fmt::Display) -> Case {
+        Case { harmless: "?dry_run=true", ..Self::one(least, path, id, never) }
+    }
+
+    fn with(&self, key: &str, method: &Method, path: &str, body: &str) -> RequestBuilder {
+        let request = self.raw.with(key, method.clone(), path);
+        if body.is_empty() {
+            return request;
+        }
+        request.header("content-type", "application/json").body(body.to_owned())
+    }
+
+    async fn try_it(&self, key: &str, route: &Route, case: &Case) -> Answer {
+        answer(self.with(key, &route.method, &format!("{}{}", case.path, case.harmless), &case.body)).await
+    }
+
+    async fn key(&self, role: Role, scope: Option<&str>) -> String {
+        key(&self.inside, role, scope, None).await.reveal().expose().to_owned()
+    }
+}
+
+/// What a request says of its key.
+type Headers = Vec<(&'static str, Vec<u8>)>;
+
+/// The status of a success, which the link has none of without a WebSocket.
+fn succeeded(route: &Route, answer: &Answer) -> bool {
+    match route.path {
+        routes::LINK => answer.status == 400,
+        _ => matches!(answer.status, 200 | 201),
+    }
+}
+
+async fn nobody_passes_without_an_accepted_key(engine: Engine) {
+    let things = Things::make(engine).await;
+    let inside = &things.inside;
+    let good = things.key(Role::Admin, None).await;
+    let stranger = ApiKey { id: ApiKeyId([8; 16]), secret: Secret::new([8; 32]) }.reveal().expose().to_owned();
+    let accepted: ApiKey = good.parse().expect("a key");
+    let forged = ApiKey { id: accepted.id, secret: Secret::new([8; 32]) }.reveal().expose().to_owned();
+    let gone = key(inside, Role::Admin, None, None).await;
+    let deleted = gone.id;
+    let delete = job(move |tx| Box::pin(async move { api_keys::delete(tx, deleted).await }));
+    inside.manager.store.write(delete).await.expect("deleted");
+    let gone = gone.reveal().expose().to_owned();
+    let expired = key(inside, Role::Admin, None, Some(inside.clock.wall())).await.reveal().expose().to_owned();
+    let mistyped = format!("{}0", &good[..good.len() - 1]).replace("lak_", "lak-");
+    let bearer = |key: &str| vec![("authorization", format!("Bearer {key}").into_bytes())];
+    let mut keys: Vec<(&str, Headers)> = vec![
+        ("no key", vec![]),
+        ("an empty header", vec![("authorization", Vec::new())]),
+        ("an empty key", vec![("x-api-key", Vec::new())]),
+        ("a scheme alone", bearer("")),
+        ("another scheme", vec![("authorization", format!("Basic {good}").into_bytes())]),
+        ("a prefix alone", bearer("lak_")),
+        ("a key cut short", bearer(&good[..good.len() - 1])),
+        ("a key mistyped", bearer(&mistyped)),
+        ("a key of ten kilobytes", bearer(&"a".repeat(10_000))),
+        ("bytes that are no text", vec![("x-api-key", vec![0xff, 0xfe])]),
+        ("a key that never was", bearer(&stranger)),
+        ("the secret of another key", bearer(&forged)),
+        ("a deleted key", bearer(&gone)),
+        ("an expired key", bearer(&expired)),
+        ("a key in the query", vec![]),
+    ];
+    let twice =
+        |one: &str, two: &str| vec![("authorization", format!("Bearer {one}").into_bytes()), ("x-api-key", two.into())];
+    keys.push(("two keys", twice(&good, &things.key(Role::Admin, None).await)));
+    keys.push(("the same key twice", twice(&good, &good)));
+    keys.push(("one header twice", [bearer(&good), bearer(&good)].concat()));
+
+    for route in http::table() {
+        let case = things.case(&route);
+        for (what, headers) in &keys {
+            let query = if *what == "a key in the query" { format!("?api_key={good}") } else { String::new() };
+            let mut request = things.raw.bare(route.method.clone(), &format!("{}{query}", case.path));
+            for (name, value) in headers {
+                let value = reqwest::header::HeaderValue::from_bytes(value).expect("a header");
+                request = request.header(*name, value);
+            }
+            let answer = answer(request.body(case.body.clone())).await;
+            if case.least == Least::Nobody {
+                assert!(succeeded(&route, &answer), "{} {} with {what}: {}", route.method, route.path, answer.text());
+            } else {
+                assert_eq!(answer.code(), Code::Unauthenticated, "{} {} with {what}", route.method, route.path);
+                assert!(!answer.text().contains(&good[10..]), "a refusal repeats the key");
+            }
+        }
+    }
+    untouched(&things).await;
+}
+
+async fn each_role_does_what_it_may_and_no_more(engine: Engine) {
+    let things = Things::make(engine).await;
+    for role in Role::ALL {
+        let key = things.key(role, None).await;
+        for route in http::table() {
+            let case = things.case(&route);
+            let answer = things.try_it(&key, &route, &case).await;
+            let told = format!("{role}: {} {}: {}", route.method, route.path, answer.text());
+            if case.least.allows(role) {
+                assert!(succeeded(&route, &answer), "{told}");
+            } else {
+                assert_eq!(answer.code(), Code::Forbidden, "{told}");
+            }
+            assert_eq!(case.least == Least::Nobody, route.access == Access::Public, "{told}");
+        }
+    }
+    untouched(&things).await;
+}
+
+async fn foreign_objects_answer_like_those_that_never_were(engine: Engine) {
+    let things = Things::make(engine).await;
+    for role in Role::ALL {
+        let key = things.key(role, Some(ELSEWHERE)).await;
+        for route in http::table() {
+            let case = things.case(&route);
+            // Without the harmless part: what must not happen would happen now.
+            let foreign =
+                answer(things.with(&key, &route.method, &case.path, &case.body_of_an_old_thing(&route))).await;
+            let never = answer(things.with(&key, &route.method, &case.missing, &case.missing_body)).await;
+            let told = format!("{role}: {} {}: {} {}", route.method, route.path, foreign.text(), never.text());
+            if case.path == case.missing && case.missing_body.is_empty() {
+                assert!(case.least == Least::Nobody || !foreign.text().contains("default"), "{told}");
+                continue;
+            }
+            assert_eq!(
+                (foreign.status, &foreign.kind, &foreign.body),
+                (never.status, &never.kind, &never.body),
+                "{told}"
+            );
+            let expected = if case.least.allows(role) { Code::NotFound } else { Code::Forbidden };
+            assert_eq!(foreign.code(), expected, "{told}");
+        }
+        for list in [routes::ACCOUNTS, routes::TOKENS, routes::DELEGATES, routes::TASKS, routes::RECEIPTS] {
+            let list = answer(things.with(&key, &Method::GET, list, "")).await;
+            let items = list.json()["items"].as_array().expect("a list").clone();
+            let foreign = |item: &&serde_json::Value| item["scope"] != ELSEWHERE && item["id"] != ELSEWHERE;
+            assert_eq!(items.iter().find(foreign), None, "{role}");
+        }
+        let filter = format!("{}?token={}", routes::DELEGATES, things.active);
+        assert_eq!(answer(things.with(&key, &Method::GET, &filter, "")).await.json()["items"], serde_json::json!([]));
+    }
+    untouched(&things).await;
+}
+
+impl Case {
+    /// An account that exists may not be told from one that does not, even by an attempt to create it.
+    fn body_of_an_old_thing(&self, route: &Route) -> String {
+        match route.path {
+            routes::ACCOUNTS if !self.body.is_empty() => r#"{"id":"default"}"#.to_owned(),
+            _ => self.body.clone(),
+        }
+    }
+}
+
+async fn a_key_of_the_scope_itself_works_in_it(engine: Engine) {
+    let things = Things::make(engine).await;
+    let key = things.key(Role::Admin, Some("default")).await;
+    for route in http::table() {
+        // An account beside its own is the one thing that such a key cannot make.
+        if (route.method.as_str(), route.path) == ("POST", routes::ACCOUNTS) {
+            continue;
+        }
+        let case = things.case(&route);
+        let answer = things.try_it(&key, &route, &case).await;
+        assert!(succeeded(&route, &answer), "{} {}: {}", route.method, route.path, answer.text());
+    }
+    let below = things.key(Role::Admin, Some("default/team")).await;
+    let above = routes::fill(routes::TOKEN, &things.active);
+    assert_eq!(answer(things.with(&below, &Method::GET, &above, "")).await.code(), Code::NotFound);
+}
+
+async fn a_key_ends_at_its_millisecond(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let raw = Raw::of(&inside);
+    const HOUR: i64 = 60 * 60 * 1000;
+    let key = key(&inside, Role::Viewer, None, Some(inside.clock.wall() + HOUR)).await.reveal();
+    let asked = || answer(raw.with(key.expose(), Method::GET, routes::WHOAMI));
+    assert_eq!(asked().await.status, 200);
+    inside.clock.advance(HOUR);
+    assert_eq!(asked().await.code(), Code::Unauthenticated);
+}
+
+/// Nothing that was only tried or refused has happened.
+async fn untouched(things: &Things) {
+    let client = &things.inside.client;
+    let status = async |id| client.token(id).await.expect("a token").status;
+    assert_eq!(status(things.active).await, TokenStatus::Active);
+    assert_eq!(status(things.unissued).await, TokenStatus::Unissued);
+    assert_eq!(status(things.revoked).await, TokenStatus::Revoked);
+    assert_eq!(client.task(things.task.id).await.expect("a task").state, things.task.state);
+    assert_eq!(things.inside.manager.sessions.all().len(), 1);
+}

@@ -1,0 +1,119 @@
+//! Requests that no client of ours would send, and what every refusal must look like.
+
+use legation_api::{Code, Problem, problem::PROBLEM_JSON};
+use legation_manager::system::SystemEntropy;
+use legation_model::{Clock as _, Entropy as _, Millis, Scope, Secret, access::Role, api_key::ApiKey, ids::ApiKeyId};
+use legation_store::{api_keys, job};
+use legation_testkit::Inside;
+use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
+
+/// The longest refusal: whatever the sender chose, only a little of it comes back.
+const REFUSAL_MAX: usize = 4 << 10;
+
+/// Sends HTTP requests just as they are.
+pub(super) struct Raw {
+    http: reqwest::Client,
+    url: String,
+    key: String,
+}
+
+/// One answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) kind: String,
+    pub(super) request: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Raw {
+    /// With the admin's key.
+    pub(super) fn of(inside: &Inside) -> Self {
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client");
+        Self { http, url: inside.url.clone(), key: inside.key.expose().to_owned() }
+    }
+
+    /// A request without a key.
+    pub(super) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
+    }
+
+    /// A request with this key.
+    pub(super) fn with(&self, key: &str, method: Method, path: &str) -> RequestBuilder {
+        self.bare(method, path).bearer_auth(key)
+    }
+
+    /// A GET of the admin.
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        answer(self.with(&self.key, Method::GET, path)).await
+    }
+
+    /// A POST of the admin, the text as it is.
+    pub(super) fn posting(&self, path: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
+        self.with(&self.key, Method::POST, path).header("content-type", "application/json").body(body)
+    }
+
+    /// The same, sent.
+    pub(super) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        answer(self.posting(path, body)).await
+    }
+}
+
+/// Sends a request and reads the whole answer.
+pub(super) async fn answer(request: RequestBuilder) -> Answer {
+    let response = request.send().await.expect("an answer");
+    let header =
+        |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let (status, kind, request) = (response.status().as_u16(), header("content-type"), header("x-request-id"));
+    Answer { status, kind, request, body: response.bytes().await.expect("a whole answer").to_vec() }
+}
+
+impl Answer {
+    /// The answer as JSON.
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// The refusal that this must be, with all that a refusal owes its reader.
+    pub(super) fn problem(&self) -> Problem {
+        assert_eq!(self.kind, PROBLEM_JSON, "{}", self.text());
+        assert!(self.body.len() <= REFUSAL_MAX, "a refusal of {} bytes", self.body.len());
+        assert!(!self.request.is_empty(), "a refusal without a request id");
+        let problem: Problem = serde_json::from_slice(&self.body).expect("a problem document");
+        assert!(!matches!(problem.code, Code::Unknown | Code::Internal), "{problem:?}");
+        assert_eq!((self.status, problem.status), (problem.code.status(), problem.code.status()), "{problem:?}");
+        assert!(!problem.detail.is_empty() && !problem.fix.is_empty() && !problem.title.is_empty(), "{problem:?}");
+        assert!(!problem.detail.chars().any(char::is_control), "{problem:?}");
+        problem
+    }
+
+    /// The refusal's code.
+    pub(super) fn code(&self) -> Code {
+        self.problem().code
+    }
+
+    /// The answer as text, however broken.
+    pub(super) fn text(&self) -> String {
+        format!("{} {}", self.status, String::from_utf8_lossy(&self.body))
+    }
+}
+
+/// Makes an API key, as no route does yet.
+pub(super) async fn key(inside: &Inside, role: Role, scope: Option<&str>, expires_at: Option<Millis>) -> ApiKey {
+    let mut secret = [0; 32];
+    SystemEntropy.fill(&mut secret);
+    let key = ApiKey { id: ApiKeyId::random(&SystemEntropy), secret: Secret::new(secret) };
+    let row = api_keys::ApiKey {
+        id: key.id,
+        name: "test-key".parse().expect("a name"),
+        hash: inside.manager.keys.sealer.keyed_hash(key.secret.expose()),
+        role,
+        scope: scope.map(|scope| scope.parse::<Scope>().expect("a scope")),
+        created_at: inside.clock.wall(),
+        expires_at,
+    };
+    let insert = job(move |tx| Box::pin(async move { api_keys::insert(tx, &row).await }));
+    inside.manager.store.write(insert).await.expect("stored");
+    key
+}
