@@ -1,6 +1,6 @@
 //! Delegates: who is admitted, which start of them counts, and how long each may hold a lease.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use legation_model::{
     Millis, Scope,
@@ -32,6 +32,9 @@ use crate::{
 
 /// Why a newcomer who lost its place is told to wait: 5 s.
 const RETRY_SOON: u64 = 5_000;
+
+/// How long a refusal waits for the call that ended the token: that is between its transaction and its cut.
+const END_WAIT: Duration = Duration::from_secs(1);
 
 /// An admitted session. The gate is held until the Welcome is with the socket.
 pub struct Admission {
@@ -82,8 +85,10 @@ impl Manager {
         let (id, open) = match joined {
             Joined::In { id, open } => (id, open),
             Joined::Out(goodbye) if goodbye.reason == GoodbyeReason::ManagerDraining => {
-                // The store says that the token ended; the copy in memory may know better how to say it.
-                return Err(if live.gate.is_open() { goodbye } else { live.refusal() });
+                // The store says that the token ended, so the call that ended it is about to say how.
+                drop(entered);
+                let told = tokio::time::timeout(END_WAIT, live.gate.closed()).await;
+                return Err(if told.is_ok() { live.refusal() } else { goodbye });
             }
             Joined::Out(goodbye) => return Err(goodbye),
         };

@@ -18,7 +18,8 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 pub struct Gate {
     /// The top bit says closed, the rest counts effects inside.
     state: AtomicUsize,
-    emptied: Notify,
+    /// Told when the gate is closed and when the last one leaves a closed gate.
+    changed: Notify,
 }
 
 /// The right to have one effect; leaving is dropping it.
@@ -36,7 +37,7 @@ impl Gate {
     /// Lets nobody in from now on.
     pub fn close(&self) {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
-        self.emptied.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// Whether effects may still enter.
@@ -49,10 +50,21 @@ impl Gate {
         self.state.load(Ordering::Acquire) & !CLOSED == 0
     }
 
+    /// Waits until the gate is closed.
+    pub async fn closed(&self) {
+        loop {
+            let notified = self.changed.notified();
+            if !self.is_open() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
     /// Waits until the gate is closed and nobody is inside.
     pub async fn emptied(&self) {
         loop {
-            let notified = self.emptied.notified();
+            let notified = self.changed.notified();
             if self.state.load(Ordering::Acquire) == CLOSED {
                 return;
             }
@@ -64,7 +76,7 @@ impl Gate {
 impl Drop for Entered {
     fn drop(&mut self) {
         if self.0.state.fetch_sub(1, Ordering::AcqRel) == CLOSED + 1 {
-            self.0.emptied.notify_waiters();
+            self.0.changed.notify_waiters();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The Manager: one file per noun holds its rules, its transaction and its consequence.
 //!
-//! [`Manager`] is one plain struct, built once by [`start`]; everything that lives beside it is a loop that it
+//! [`Manager`] is one plain struct, built once by [`start()`]; everything that lives beside it is a loop that it
 //! owns and awaits. Only time and entropy can be exchanged.
 
 pub mod access;

@@ -27,6 +27,10 @@ const BUSY: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
 /// How long a reader waits for one of them.
 const READER_WAIT: Duration = Duration::from_secs(5);
+/// How often the lock is tried: the server may need a moment to notice that a Manager which was killed is gone.
+const HOLD_TRIES: u32 = 20;
+/// Pause between two tries.
+const HOLD_PAUSE: Duration = Duration::from_millis(100);
 /// The key of PostgreSQL's advisory lock: "legation" in ASCII.
 const LOCK_KEY: i64 = 0x6c65_6761_7469_6f6e;
 /// The key under which concurrent migrations wait for each other.
@@ -100,9 +104,12 @@ impl Database {
 
     async fn hold_session(&self) -> Result<Hold, StoreError> {
         let mut conn = self.writer().await?;
-        let taken = conn.maybe(sqlx::query("SELECT pg_try_advisory_lock($1)").bind(LOCK_KEY)).await?;
-        if taken.is_some_and(|row| sqlx::Row::try_get(&row, 0).unwrap_or(false)) {
-            return Ok(Hold::Session(Box::new(conn)));
+        for _ in 0..HOLD_TRIES {
+            let taken = conn.maybe(sqlx::query("SELECT pg_try_advisory_lock($1)").bind(LOCK_KEY)).await?;
+            if taken.is_some_and(|row| sqlx::Row::try_get(&row, 0).unwrap_or(false)) {
+                return Ok(Hold::Session(Box::new(conn)));
+            }
+            tokio::time::sleep(HOLD_PAUSE).await;
         }
         const HOLDER: &str = "SELECT a.application_name || ' from ' || COALESCE(a.client_addr::text, 'this machine') \
              || ', server process ' || a.pid::text FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \

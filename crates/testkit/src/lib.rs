@@ -3,7 +3,7 @@
 //!
 //! A [`World`] is one Manager with a database and directories of its own and any number of delegates. It is
 //! gone without a trace when it is dropped; when its test fails it first prints what the programs logged.
-//! Tests never sleep: they wait for a condition with [`eventually`], the only place here that polls.
+//! Tests never sleep: they wait for a condition with [`eventually()`], the only place here that polls.
 
 pub mod binaries;
 pub mod canary;
