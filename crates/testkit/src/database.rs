@@ -1,6 +1,9 @@
 //! A database of its own for each world, on either engine.
 
-use std::{env, path::Path};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use sqlx::{Connection, PgConnection};
 
@@ -44,6 +47,21 @@ async fn create_postgres() -> String {
     sqlx::raw_sql(statement).execute(&mut connection).await.expect("the cluster makes databases");
     connection.close().await.expect("the connection closes");
     within(&cluster, &name)
+}
+
+/// Directories with the raw rows of a PostgreSQL database and with everything that was ever written to it.
+///
+/// # Panics
+/// When the server does not answer or does not say where its files are.
+pub async fn files(url: &str) -> Vec<PathBuf> {
+    let mut connection = PgConnection::connect(url).await.expect("the database answers");
+    // What is only in memory would not be found.
+    sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await.expect("a superuser of the test cluster");
+    let query = "SELECT current_setting('data_directory'), pg_database.oid::bigint FROM pg_database \
+                 WHERE datname = current_database()";
+    let (data, id): (String, i64) = sqlx::query_as(query).fetch_one(&mut connection).await.expect("its own row");
+    connection.close().await.expect("the connection closes");
+    vec![Path::new(&data).join("base").join(id.to_string()), Path::new(&data).join("pg_wal")]
 }
 
 /// The same URL with another database.

@@ -15,6 +15,7 @@ pub mod process;
 pub mod procfs;
 pub mod proxy;
 pub mod repo;
+pub mod seed;
 pub mod tinyproxy;
 pub mod world;
 

@@ -51,9 +51,9 @@ impl Tinyproxy {
         format!("http://{USER}:{PASSWORD}@{}", self.address)
     }
 
-    /// The proxy's URL with a wrong password.
-    pub fn wrong_url(&self) -> String {
-        format!("http://{USER}:wrong@{}", self.address)
+    /// The proxy's URL without either.
+    pub fn anonymous_url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// What it says it did.

@@ -35,6 +35,8 @@ use crate::{
 /// The variable that marks every task of a world, so that what becomes of it can be found.
 pub const MARK: &str = "LEGATION_TEST_MARK";
 
+const DATABASE_URL: &str = "LEGATION_DATABASE_URL";
+
 /// A Manager, its database, its directories and a client with an admin's key.
 #[derive(Debug)]
 pub struct World {
@@ -68,7 +70,7 @@ impl World {
         Self::with(engine, &[]).await
     }
 
-    /// Starts a Manager with further environment variables.
+    /// Starts a Manager with further environment variables; with one for the database, no other is made.
     ///
     /// # Panics
     /// When it does not become ready.
@@ -90,8 +92,9 @@ impl World {
             ("LEGATION_DATA_DIR".to_owned(), path_text(&data)),
             ("LEGATION_CONFIG_DIR".to_owned(), path_text(&directory.path().join("config"))),
         ];
-        let url = engine.create(&data).await;
-        environment.push(("LEGATION_DATABASE_URL".to_owned(), url));
+        if settings.iter().all(|(key, _)| *key != DATABASE_URL) {
+            environment.push((DATABASE_URL.to_owned(), engine.create(&data).await));
+        }
         environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
 
         let (manager, url) = serve(&binaries, &environment, directory.path(), "127.0.0.1:0").await;
@@ -124,6 +127,12 @@ impl World {
     /// The Manager's environment, for starting another program on the same data.
     pub fn environment(&self) -> &[(String, String)] {
         &self.environment
+    }
+
+    /// Where its database is.
+    pub fn database_url(&self) -> &str {
+        let (_, url) = self.environment.iter().find(|(key, _)| key == DATABASE_URL).expect("set at the start");
+        url
     }
 
     /// The certificate to trust when the Manager serves TLS with its own.
@@ -297,6 +306,11 @@ fn ca_file(directory: &Path) -> PathBuf {
 fn path_text(path: &Path) -> String {
     path.to_str().expect("a temporary directory's path is text").to_owned()
 }
+
+/// A script that never ends by itself: a child, and a grandchild that was forked twice into a session of its own.
+pub const LONG_WORK: &str = "(setsid sh -c 'sleep 600 & wait' >/dev/null 2>&1 &) ; sleep 600";
+/// Processes of [`LONG_WORK`] once it has forked: two shells and two sleepers.
+pub const LONG_WORK_PROCESSES: usize = 4;
 
 /// Time within which everything of a revoked delegate has ended, by the promise of a revocation.
 pub const STOPPED_WITHIN: Duration = Duration::from_secs(2);

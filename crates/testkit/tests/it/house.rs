@@ -14,6 +14,9 @@ const PURE: [&str; 2] = ["model", "wire"];
 /// A file that needs a scroll bar to be understood should have been two.
 const LINES_MAX: usize = 700;
 
+/// Each of these has a file of its name wherever its concern is handled.
+const NOUNS: [&str; 5] = ["accounts", "tokens", "delegates", "tasks", "receipts"];
+
 /// The workspace's graph as it is built on this machine: what only other systems need was never downloaded.
 fn metadata() -> Metadata {
     MetadataCommand::new()
@@ -113,4 +116,22 @@ fn no_file_needs_a_scroll_bar_to_be_understood() {
     let lines = |file: &Path| fs::read_to_string(repo::top().join(file)).expect("a text").lines().count();
     let long: Vec<_> = repo::files(".rs").into_iter().filter(|file| lines(file) > LINES_MAX).collect();
     assert_eq!(long, Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn the_same_noun_has_the_same_file_name_on_every_floor() {
+    let files = repo::files(".rs");
+    let floors =
+        ["crates/api/src", "crates/store/src", "crates/manager/src", "crates/manager/src/http", "crates/cli/src"];
+    let mut missing = Vec::new();
+    for floor in floors {
+        for noun in NOUNS {
+            let alone = Path::new(floor).join(format!("{noun}.rs"));
+            let directory = Path::new(floor).join(noun).join("mod.rs");
+            if !files.contains(&alone) && !files.contains(&directory) {
+                missing.push(alone);
+            }
+        }
+    }
+    assert_eq!(missing, Vec::<std::path::PathBuf>::new());
 }
