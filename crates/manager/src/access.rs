@@ -1,5 +1,7 @@
 //! Who is calling, and whether they may: API keys, and the one place that decides.
 
+use std::{collections::BTreeMap, sync::Mutex};
+
 use legation_api::Code;
 use legation_model::{
     Millis, Name, Scope,
@@ -7,9 +9,36 @@ use legation_model::{
     api_key::ApiKey,
     ids::ApiKeyId,
 };
-use legation_store::api_keys;
+use legation_store::{StoreError, api_keys};
 
-use crate::{Manager, audit::Actor, error::Refusal};
+use crate::{Manager, audit::Actor, error::Refusal, live::lock};
+
+/// Keys that are remembered: more than people and scripts have, and 200 KiB at most.
+const VOUCHED_MAX: usize = 1024;
+
+/// Keys that the store vouched for, for when it is gone: a revocation cuts even when it cannot be written, and
+/// who asks for it must be known then. Every other call needs the store anyway and says so.
+///
+/// No other process takes a key away while this one holds the database, so what is remembered stays true.
+#[derive(Default)]
+pub(crate) struct Vouched(Mutex<BTreeMap<ApiKeyId, api_keys::ApiKey>>);
+
+impl Vouched {
+    fn remember(&self, key: &api_keys::ApiKey) {
+        let mut known = lock(&self.0);
+        if known.len() < VOUCHED_MAX || known.contains_key(&key.id) {
+            known.insert(key.id, key.clone());
+        }
+    }
+
+    fn forget(&self, id: ApiKeyId) {
+        lock(&self.0).remove(&id);
+    }
+
+    fn get(&self, id: ApiKeyId) -> Option<api_keys::ApiKey> {
+        lock(&self.0).get(&id).cloned()
+    }
+}
 
 /// An authenticated caller.
 #[derive(Clone, Debug)]
@@ -86,8 +115,7 @@ impl Manager {
             Refusal::new(Code::Unauthenticated, detail)
         };
         let key: ApiKey = presented.parse().map_err(|error| Refusal::new(Code::Unauthenticated, format!("{error}")))?;
-        let id = key.id;
-        let row = self.store.read(move |conn| Box::pin(api_keys::get(conn, id))).await?.ok_or_else(refusal)?;
+        let row = self.known_key(key.id).await?.ok_or_else(refusal)?;
         let current = row.expires_at.is_none_or(|end| self.clock.wall() < end);
         if !current || !self.keys.sealer.hash_matches(key.secret.expose(), &row.hash) {
             return Err(refusal());
@@ -100,6 +128,20 @@ impl Manager {
             expires_at: row.expires_at,
             request,
         })
+    }
+
+    async fn known_key(&self, id: ApiKeyId) -> Result<Option<api_keys::ApiKey>, StoreError> {
+        match self.store.read(move |conn| Box::pin(api_keys::get(conn, id))).await {
+            Ok(Some(key)) => {
+                self.vouched.remember(&key);
+                Ok(Some(key))
+            }
+            Ok(None) => {
+                self.vouched.forget(id);
+                Ok(None)
+            }
+            Err(error) => self.vouched.get(id).map(Some).ok_or(error),
+        }
     }
 }
 

@@ -76,6 +76,7 @@ pub struct Manager {
     pub(crate) connections: TaskTracker,
     pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) seen: Seen,
+    pub(crate) vouched: access::Vouched,
     /// Boot-clock time at which this process began to count leases.
     pub(crate) started: Millis,
     admissions: AtomicU64,

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Manager,
+    access::Vouched,
     config::Config,
     dispatch::Queue,
     http,
@@ -101,6 +102,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         connections: TaskTracker::new(),
         handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
         seen: Seen::default(),
+        vouched: Vouched::default(),
         admissions: AtomicU64::new(1),
         this: this.clone(),
     });
