@@ -189,14 +189,16 @@ impl Spool {
         self.bytes = self.bytes.saturating_sub(freed);
     }
 
-    /// The Manager has the result.
-    pub fn forget(&mut self, attempt: AttemptId) {
-        if self.attempts.get(&attempt).is_some_and(|record| record.finished.is_some())
-            && let Some(record) = self.attempts.remove(&attempt)
-        {
+    /// The Manager has the result; answers whether there was one.
+    pub fn forget(&mut self, attempt: AttemptId) -> bool {
+        if self.attempts.get(&attempt).is_none_or(|record| record.finished.is_none()) {
+            return false;
+        }
+        if let Some(record) = self.attempts.remove(&attempt) {
             self.bytes = self.bytes.saturating_sub(record.end.position);
             let _ = fs::remove_dir_all(record.path);
         }
+        true
     }
 
     /// Erases everything: the Manager no longer wants to hear of it.

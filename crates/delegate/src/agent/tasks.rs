@@ -41,9 +41,9 @@ impl Agent {
         }
     }
 
+    /// The Manager has the result. It may say so before the supervisor's process is gone.
     pub(super) fn forget(&mut self, attempt: AttemptId) {
-        if self.spool.holds(attempt) && !self.running.contains_key(&attempt) {
-            self.spool.forget(attempt);
+        if self.spool.forget(attempt) {
             self.former.push_back(attempt);
             let old = self.former.len().saturating_sub(FORMER_MAX);
             self.former.drain(..old);
