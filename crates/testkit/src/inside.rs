@@ -150,6 +150,23 @@ impl Inside {
         Puppet::new(&self.url, name, token)
     }
 
+    /// Where delegates connect, which is the API's address unless there is a listener of its own.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn link_url(&self) -> String {
+        format!("http://{}", self.running.as_ref().expect("running").link)
+    }
+
+    /// Tries to start another Manager on the same data.
+    ///
+    /// # Errors
+    /// What that Manager says before it ends.
+    pub async fn start_second(&self) -> anyhow::Result<Running> {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        legation_manager::start(self.config.clone(), clock, Arc::new(SystemEntropy)).await
+    }
+
     /// Directory of the Manager's files.
     pub fn directory(&self) -> PathBuf {
         self.directory.path().to_owned()

@@ -4,6 +4,7 @@ mod access;
 mod connections;
 mod delegates;
 mod input;
+mod listeners;
 mod raw;
 mod revoke;
 mod tasks;

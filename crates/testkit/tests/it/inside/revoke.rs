@@ -330,11 +330,21 @@ async fn a_jumped_clock_is_doubt_and_not_a_verdict(engine: Engine) {
     let expires_at = inside.clock.wall() + 60 * 60 * 1000;
     let (limited, free) =
         (inside.token_with("a", |token| token.expires_at = Some(expires_at)).await, inside.token("b").await);
+    let waiting = super::submit(&inside, "nowhere").await;
     inside.clock.jump(2 * 60 * 60 * 1000);
     let Attempted::Goodbye(goodbye) = inside.puppet("a1", &limited).connect().await else { panic!("no Goodbye") };
     assert_eq!(goodbye.reason.action(), legation_wire::Action::Retry);
     inside.puppet("b1", &free).join().await;
-    inside.clock.jump(-2 * 60 * 60 * 1000);
+    // The task's time in the queue is over by the wall clock, so the sweep has passed when it is rejected.
+    eventually("the sweep has passed", async || {
+        inside.client.task(waiting).await.expect("a task").state.is_final().then_some(())
+    })
+    .await;
+    assert_eq!(inside.client.token(limited.id).await.expect("a token").status, TokenStatus::Active, "not latched");
+    inside.clock.jump(-4 * 60 * 60 * 1000);
+    let Attempted::Goodbye(goodbye) = inside.puppet("a1", &limited).connect().await else { panic!("no Goodbye") };
+    assert_eq!(goodbye.reason.action(), legation_wire::Action::Retry, "a clock that went back is doubt as well");
+    inside.clock.jump(2 * 60 * 60 * 1000);
     inside.puppet("a2", &limited).join().await;
     assert_eq!(inside.client.token(limited.id).await.expect("a token").status, TokenStatus::Active);
 }
