@@ -21,7 +21,7 @@ use legation_model::{
 use legation_store::{StoreError, job, tasks, tokens};
 use tokio::sync::Notify;
 
-use crate::{Manager, delegates::serves, live::lock, sessions::Session};
+use crate::{Manager, admission::serves, live::lock, sessions::Session};
 
 /// How often the dispatcher looks even if nobody nudged it.
 const EVERY: Duration = Duration::from_millis(500);

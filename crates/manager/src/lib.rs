@@ -6,7 +6,9 @@
 pub mod access;
 pub mod accounts;
 pub mod admin;
+pub mod admission;
 pub mod audit;
+pub mod clock;
 pub mod config;
 pub mod delegates;
 pub mod dispatch;
@@ -21,6 +23,8 @@ pub mod logging;
 pub mod metrics;
 pub mod output;
 pub mod receipts;
+pub mod reports;
+pub mod revoke;
 pub mod seal;
 pub mod serve;
 pub mod sessions;
@@ -42,7 +46,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::Config, dispatch::Queue, keys::Keys, live::JumpGuard, live::LiveTokens, metrics::Metrics,
+    clock::JumpGuard, config::Config, dispatch::Queue, keys::Keys, live::LiveTokens, metrics::Metrics,
     sessions::Sessions, sweep::Seen,
 };
 

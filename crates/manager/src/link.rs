@@ -18,7 +18,7 @@ use tokio::{
 
 use legation_store::job;
 
-use crate::{Manager, delegates::Admission, sessions::Session};
+use crate::{Manager, admission::Admission, sessions::Session};
 
 /// Connections that may be in their handshake at once; more are shed before they cost anything.
 pub const HANDSHAKES_MAX: usize = 2_048;
@@ -162,7 +162,7 @@ impl Manager {
                 reports.push_back(report);
                 Ok(())
             }
-            _ => Err(Leave::Told(Some(crate::delegates::later("the Manager's database is behind")))),
+            _ => Err(Leave::Told(Some(crate::admission::later("the Manager's database is behind")))),
         }
     }
 

@@ -10,19 +10,17 @@ use std::{
 };
 
 use legation_model::{
-    Clock, Millis, Scope, Secret,
+    Clock, Scope, Secret,
     ids::{ReceiptId, TokenId},
     token::{DelegateToken, TokenLimits, TokenStatus},
 };
 use legation_wire::{TokenHint, TokenKeys, close::GoodbyeReason, message::Goodbye};
 
 use crate::{
+    clock::JumpGuard,
     config::Timing,
     gate::{Entered, Gate},
 };
-
-/// How far the wall clock may drift from the boot clock before expiring tokens are refused: 60 s.
-pub const CLOCK_JUMP_MAX: Millis = 60_000;
 
 /// One token that has, or had, a secret.
 pub struct LiveToken {
@@ -174,35 +172,6 @@ impl TokenKeys for LiveTokens {
         let token = self.get(hint.token)?;
         let keys = lock(&token.keys);
         keys.iter().find(|(generation, _)| *generation == hint.generation).map(|(_, key)| key.clone())
-    }
-}
-
-/// The wall clock together with the doubt whether it can be believed.
-pub struct JumpGuard {
-    clock: Arc<dyn Clock>,
-    offset: Millis,
-}
-
-impl JumpGuard {
-    /// Takes the distance between the clocks at start as the true one.
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let offset = clock.wall() - clock.boot();
-        Self { clock, offset }
-    }
-
-    /// Wall clock.
-    pub fn wall(&self) -> Millis {
-        self.clock.wall()
-    }
-
-    /// Boot clock.
-    pub fn boot(&self) -> Millis {
-        self.clock.boot()
-    }
-
-    /// Whether the wall clock moved by more than [`CLOCK_JUMP_MAX`] against the boot clock.
-    pub fn jumped(&self) -> bool {
-        (self.clock.wall() - self.clock.boot() - self.offset).abs() > CLOCK_JUMP_MAX
     }
 }
 

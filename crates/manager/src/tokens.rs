@@ -1,21 +1,14 @@
 //! Delegate tokens: create, issue, revoke, delete.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use legation_api::{
-    Code, Problem,
-    tokens::{RevokePreview, RevokePreviewLine},
-};
+use legation_api::{Code, Problem};
 use legation_model::{
     Millis, Name, Scope, Secret, Text,
-    ids::{BootId, DelegateId, ReceiptId, TokenId},
-    receipt::{Cause, Receipt, ReceiptLine},
+    ids::TokenId,
     secret::SecretText,
-    task::Task,
     token::{DelegateToken, Token, TokenLimits, TokenStatus},
 };
 use legation_store::{
-    StoreError, accounts, delegates, job, receipts, tasks,
+    StoreError, accounts, job,
     tokens::{self, TokenFilter},
 };
 use legation_wire::{close::GoodbyeReason, psk};
@@ -26,8 +19,6 @@ use crate::{
     audit::{self, Actor, Change},
     error::Refusal,
     idempotency::{self, Idempotency},
-    live::LiveToken,
-    receipts as statements,
 };
 
 /// What a new token is to be.
@@ -193,7 +184,7 @@ impl Manager {
     }
 
     /// The same check without the store wherever that can be: a revocation must cut even while it is gone.
-    async fn require_token_sight(&self, caller: &Caller, id: TokenId) -> Result<(), Refusal> {
+    pub(crate) async fn require_token_sight(&self, caller: &Caller, id: TokenId) -> Result<(), Refusal> {
         match self.tokens.get(id) {
             Some(live) => caller.require_sight(&live.scope, "token"),
             None => self.token(caller, id).await.map(drop),
@@ -247,182 +238,6 @@ impl Manager {
         }
         Ok(token)
     }
-
-    /// What revoking a token now would hit.
-    ///
-    /// # Errors
-    /// `not_found`, `store_unavailable`.
-    pub async fn preview_revoke(&self, caller: &Caller, id: TokenId) -> Result<RevokePreview, Refusal> {
-        let token = self.token(caller, id).await?;
-        let find = job(move |conn| {
-            Box::pin(async move { Ok((tasks::open_of_token(conn, id).await?, delegates::of_token(conn, id).await?)) })
-        });
-        let (open, delegates) = self.store.read(find).await?;
-        let lines = self.lease_holders(&delegates, id).into_iter().filter_map(|line| {
-            let delegate = delegates.iter().find(|delegate| delegate.id == line.delegate)?;
-            let runs = |task: &&Task| task.attempt.as_ref().is_some_and(|attempt| attempt.delegate == delegate.id);
-            Some(RevokePreviewLine {
-                delegate: delegate.id,
-                name: delegate.name.clone(),
-                host: delegate.host.clone(),
-                connected: line.connected,
-                tasks_running: open.iter().filter(runs).count() as u32,
-            })
-        });
-        Ok(RevokePreview { delegates: lines.collect(), attempts_lost: open.len() as u32, token: (&token).into() })
-    }
-
-    /// Revokes a token: when this returns, no delegate of it is connected and nothing of it will happen again.
-    ///
-    /// Revoking again answers with the same receipt.
-    ///
-    /// # Errors
-    /// `revoked_not_durable` when the sessions were cut but the store could not be written: repeat.
-    pub async fn revoke_token(&self, caller: &Caller, id: TokenId, reason: Text) -> Result<Receipt, Refusal> {
-        self.require_token_sight(caller, id).await?;
-        self.end_token(caller.actor(), id, Cause::Kill, reason.to_string()).await
-    }
-
-    /// Ends a token for either cause; see `revoke_token`.
-    pub(crate) async fn end_token(
-        &self,
-        actor: Actor,
-        id: TokenId,
-        cause: Cause,
-        reason: String,
-    ) -> Result<Receipt, Refusal> {
-        let live = self.tokens.get(id);
-        let _one_at_a_time = match &live {
-            Some(live) => Some(live.ending.lock().await),
-            None => None,
-        };
-        let begun = self.clock.boot();
-        let receipt = match self.store_end(actor, id, cause, reason).await {
-            Ok(ended) => ended?,
-            Err(error) => return Err(self.cut_undurable(live.as_ref(), error).await),
-        };
-        let Some(live) = &live else { return Ok(receipt) };
-        if !live.is_ended() {
-            let reason = match receipt.cause {
-                Cause::Kill => GoodbyeReason::TokenRevoked,
-                Cause::Expired => GoodbyeReason::TokenExpired,
-            };
-            live.end(reason, Some(receipt.id));
-        }
-        let cut = self.cut_token(live, true).await;
-        self.metrics.revoke_to_cut(self.clock.boot() - begun);
-        if receipt.completed_at.is_none()
-            && let Err(error) = self.complete_receipt(receipt.id, cut, "every session was seen closed").await
-        {
-            tracing::warn!(receipt = %receipt.id, %error, "the token is revoked and cut; the receipt will be completed later");
-        }
-        tracing::info!(token = %id, receipt = %receipt.id, delegates = receipt.lines.len(), "token revoked");
-        self.queue.nudge();
-        self.stored_receipt(receipt.id).await.or(Ok(receipt))
-    }
-
-    /// The transaction of a revocation: status, lost attempts, receipt, audit record. A token that has ended
-    /// keeps the receipt that it has.
-    async fn store_end(
-        &self,
-        actor: Actor,
-        id: TokenId,
-        cause: Cause,
-        reason: String,
-    ) -> Result<Result<Receipt, Refusal>, StoreError> {
-        let this = self.handle();
-        let now = self.clock.wall();
-        let receipt_id = ReceiptId::random(&*self.entropy);
-        let work = job(move |tx| {
-            Box::pin(async move {
-                let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
-                if let Some(before) = token.receipt {
-                    let receipt = receipts::get(tx, before).await?.ok_or(StoreError::NotFound)?;
-                    return Ok(Ok(receipt));
-                }
-                let lost = tasks::lose_of_token(tx, id, cause_word(cause), now).await?;
-                let holders = delegates::of_token(tx, id).await?;
-                let mut receipt = Receipt {
-                    id: receipt_id,
-                    token: id,
-                    scope: token.scope.clone(),
-                    cause,
-                    reason: reason.clone(),
-                    actor: actor.name.clone(),
-                    revoked_at: now,
-                    completed_at: None,
-                    attempts_lost: lost.len() as u32,
-                    lines: this.lease_holders(&holders, id),
-                    statements: Vec::new(),
-                };
-                let statement = this.keys.state(None, receipt_id, statements::opening(&receipt));
-                receipt.statements.push(statement);
-                tokens::revoke(tx, id, TokenStatus::Revoked, now, &reason, receipt_id).await?;
-                receipts::insert(tx, &receipt).await?;
-                let detail = format!("{} receipt {receipt_id}: {reason}", cause.as_str());
-                audit::append(tx, &actor, now, change("token.revoke", &token, detail)).await?;
-                Ok(Ok(receipt))
-            })
-        });
-        self.store.write_first(work).await
-    }
-
-    /// A line for every delegate of the token that is connected or may still hold a lease.
-    fn lease_holders(&self, delegates: &[legation_model::delegate::Delegate], token: TokenId) -> Vec<ReceiptLine> {
-        let connected: BTreeMap<DelegateId, BootId> =
-            self.sessions.of_token(token).iter().map(|session| (session.delegate, session.boot)).collect();
-        let (wall, boot) = (self.clock.wall(), self.clock.boot());
-        let timing = self.tokens.get(token).map_or(self.config.timing, |live| live.timing);
-        let lines = delegates.iter().map(|delegate| {
-            let ends = self.lease_ends(delegate.id, delegate.last_seen, &timing);
-            ReceiptLine {
-                delegate: delegate.id,
-                boot: connected.get(&delegate.id).copied().unwrap_or(delegate.boot),
-                name: delegate.name.to_string(),
-                connected: connected.contains_key(&delegate.id),
-                cut_at: None,
-                stopped_reported_at: None,
-                tasks_killed: None,
-                lease_ends_by: wall + (ends - boot),
-            }
-        });
-        lines.filter(|line| line.connected || line.lease_ends_by > wall).collect()
-    }
-
-    /// Stops every session of a token and waits until each is closed; says when each was.
-    async fn cut_token(&self, live: &Arc<LiveToken>, say: bool) -> Vec<(DelegateId, Millis)> {
-        let goodbye = say.then(|| live.refusal());
-        let mut sessions = self.sessions.signal_token(live.id, goodbye.as_ref());
-        live.gate.emptied().await;
-        // An effect that was inside may have registered one more session; now that the gate is empty none can.
-        sessions.extend(self.sessions.signal_token(live.id, goodbye.as_ref()));
-        let mut cut = BTreeMap::new();
-        for session in sessions {
-            session.closed().await;
-            cut.entry(session.delegate).or_insert_with(|| self.clock.wall());
-        }
-        cut.into_iter().collect()
-    }
-
-    /// The store could not take the revocation: cut all the same, say nothing that a restart would unsay.
-    async fn cut_undurable(&self, live: Option<&Arc<LiveToken>>, error: StoreError) -> Refusal {
-        tracing::error!(%error, "a revocation could not be made durable");
-        if let Some(live) = live {
-            live.suspend();
-            self.cut_token(live, false).await;
-        }
-        let detail = "the token's delegates are cut off and refused, but the database could not be written, so a restart \
-                      of the Manager would accept the token again: repeat the revoke until it succeeds";
-        Refusal::new(Code::RevokedNotDurable, detail)
-    }
-}
-
-/// The reason that a lost attempt shows.
-const fn cause_word(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Kill => "token_revoked",
-        Cause::Expired => "token_expired",
-    }
 }
 
 /// Where the derived key of a generation is sealed.
@@ -451,6 +266,6 @@ fn deletable(token: &DelegateToken) -> Result<(), Refusal> {
     }
 }
 
-fn change(action: &'static str, token: &DelegateToken, detail: String) -> Change {
+pub(crate) fn change(action: &'static str, token: &DelegateToken, detail: String) -> Change {
     Change { action, object: token.id.to_string(), scope: token.scope.clone(), detail }
 }
