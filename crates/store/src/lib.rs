@@ -173,6 +173,11 @@ impl Store {
         self.shared.queues.stats()
     }
 
+    /// Whether the newest transaction failed as a whole: the database is locked, gone, full or taken over.
+    pub fn failing(&self) -> bool {
+        self.shared.queues.failing()
+    }
+
     /// How many jobs wait for the writer now: what a load figure shows.
     pub fn waiting(&self) -> usize {
         self.shared.queues.waiting()

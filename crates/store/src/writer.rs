@@ -10,7 +10,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +42,7 @@ pub struct WriterStats {
 struct Counters {
     transactions: AtomicU64,
     jobs: AtomicU64,
+    failing: AtomicBool,
 }
 
 /// The callers' side.
@@ -72,6 +73,11 @@ impl Queues {
             transactions: self.counters.transactions.load(Ordering::Relaxed),
             jobs: self.counters.jobs.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether the newest transaction failed as a whole.
+    pub(crate) fn failing(&self) -> bool {
+        self.counters.failing.load(Ordering::Relaxed)
     }
 
     /// How many jobs are in the queues.
@@ -182,6 +188,7 @@ impl Writer {
         let conn = self.conn.take();
         let work = batch.run(conn, &self.database, self.epoch, &self.urgent);
         let outcome = tokio::time::timeout(BATCH_TIMEOUT, work).await.unwrap_or_else(|_| Err(closed()));
+        self.counters.failing.store(outcome.is_err(), Ordering::Relaxed);
         match outcome {
             Ok(conn) => {
                 self.conn = Some(conn);

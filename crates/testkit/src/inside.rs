@@ -71,6 +71,8 @@ pub struct Inside {
     pub key: SecretText,
     /// Where it listens.
     pub url: String,
+    /// What its database is.
+    pub engine: Engine,
     config: Config,
     running: Option<Running>,
     directory: TempDir,
@@ -107,7 +109,7 @@ impl Inside {
         let url = format!("http://{}", running.api);
         let client = Client::new(&url, Some(&key), None).expect("a client");
         let manager = Arc::clone(&running.manager);
-        Self { manager, clock, client, key, url, config, running: Some(running), directory }
+        Self { manager, clock, client, key, url, engine, config, running: Some(running), directory }
     }
 
     /// Stops the Manager and starts it again on the same data.

@@ -18,16 +18,21 @@ pub(super) async fn alive() -> Json<Health> {
     ok(health(HealthStatus::Ok, ""))
 }
 
-/// Whether requests can be served: the store answers and the Manager is not stopping.
+/// Whether requests can be served: the store answers, took the last write, and the Manager is not stopping.
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, body = Health), (status = 503, body = Health)), security(()))]
 pub(super) async fn ready(State(manager): State<Arc<Manager>>) -> Json<Health> {
     if manager.stopping.is_cancelled() {
         return Json(StatusCode::SERVICE_UNAVAILABLE, health(HealthStatus::Draining, "the Manager is stopping"));
     }
+    let unready = |why| Json(StatusCode::SERVICE_UNAVAILABLE, health(HealthStatus::Unready, why));
+    // The sweep writes every few seconds, so that this is never about a time long past.
+    if manager.store.failing() {
+        return unready("the database takes no writes");
+    }
     match manager.store.read(|conn| Box::pin(legation_store::keys::all(conn))).await {
         Ok(_) => ok(health(HealthStatus::Ok, "")),
-        Err(_) => Json(StatusCode::SERVICE_UNAVAILABLE, health(HealthStatus::Unready, "the database does not answer")),
+        Err(_) => unready("the database does not answer"),
     }
 }
 

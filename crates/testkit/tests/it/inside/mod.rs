@@ -7,6 +7,7 @@ mod input;
 mod listeners;
 mod raw;
 mod revoke;
+mod store;
 mod tasks;
 
 use legation_api::tasks::{Shell, SubmitTask, Work};
