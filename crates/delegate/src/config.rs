@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf};
 
 use legation_model::{
-    Name, Text,
+    Millis, Name, Text,
     delegate::{Isolation, TAGS_MAX},
     secret::SecretText,
     token::{TOKEN_PREFIX, Token},
@@ -19,9 +19,13 @@ use crate::{
 /// Tasks that run at once unless set.
 const CAPACITY_DEFAULT: u32 = 4;
 /// The most tasks at once: each has a supervisor process of a few megabytes.
-const CAPACITY_MAX: u32 = 256;
+pub(crate) const CAPACITY_MAX: u32 = 256;
 /// The largest token file: a token has 119 characters, and a little white space is fine.
 const TOKEN_FILE_MAX: u64 = 4 << 10;
+
+/// How long a session lasts before another one takes over: 24 h, so that no key is in use for longer and a
+/// token that was replaced in its file is taken up within a day.
+pub const SESSION_LIFE: Millis = 24 * 60 * 60 * 1000;
 
 /// A setting that cannot be used, with what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +117,8 @@ pub struct Config {
     pub health_addr: Option<SocketAddr>,
     /// How much to log.
     pub log: Level,
+    /// How long a session lasts at most, in milliseconds: [`SESSION_LIFE`], which is not for people to set.
+    pub session_life: Millis,
 }
 
 impl Config {
@@ -154,6 +160,7 @@ impl Config {
             policy: policy(get(settings::POLICY_FILE))?,
             health_addr: parsed(settings::HEALTH_ADDR, get(settings::HEALTH_ADDR))?,
             log: parsed(settings::LOG, get(settings::LOG))?.unwrap_or(Level::INFO),
+            session_life: SESSION_LIFE,
         })
     }
 }

@@ -10,6 +10,7 @@ pub mod health;
 pub mod mask;
 pub mod output;
 pub mod policy;
+pub mod program;
 pub mod request;
 pub mod runner;
 pub mod settings;

@@ -32,9 +32,12 @@ pub(super) enum Link {
 
 /// What happened on it.
 pub(super) enum Moved {
+    /// It is time to dial.
     Due,
-    Dialled(Result<Socket, DialError>),
-    Session(Result<DelegateEvent, Ended>),
+    /// A dial ended.
+    Dialled(Box<Result<Socket, DialError>>),
+    /// The session said something, or ended.
+    Session(Box<Result<DelegateEvent, Ended>>),
 }
 
 impl Link {
@@ -60,9 +63,9 @@ impl Link {
             Self::Dialling(dial) => {
                 let dialled = dial.as_mut().await;
                 *self = Self::Off;
-                Moved::Dialled(dialled)
+                Moved::Dialled(Box::new(dialled))
             }
-            Self::Up(connection) => Moved::Session(connection.next().await),
+            Self::Up(connection) => Moved::Session(Box::new(connection.next().await)),
         }
     }
 

@@ -1,26 +1,24 @@
 //! The delegate's one loop: events in, and what follows from each.
 
 mod link;
+mod session;
 mod stop;
+mod successor;
 mod tasks;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::Duration,
 };
 
-use legation_link::{Backoff, DialConfig, DialError, Dialer, Ended, Proxies, Socket};
+use legation_link::{Backoff, DialConfig, Dialer, Proxies};
 use legation_model::{
-    Clock, Millis,
+    Millis,
     ids::{AttemptId, BootId, DelegateId},
-    task::TaskKind,
     token::Token,
 };
-use legation_wire::{
-    Action, DelegateEnd, DelegateEvent, KeyPair, Opening,
-    message::{FromDelegate, Goodbye, Hello, ToDelegate, Welcome},
-};
+use legation_wire::{KeyPair, message::FromDelegate};
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::{Signal, SignalKind, signal},
@@ -28,16 +26,19 @@ use tokio::{
     time::Instant,
 };
 
-use self::link::{Link, Moved};
+use self::{
+    link::{Link, Moved},
+    successor::Successor,
+};
 use crate::{
     config::Config,
     exit,
     health::{self, Status},
     runner::{MARKER, Running, Teller, Told},
-    spool::{Next, Spool},
+    spool::Spool,
     state::StateDir,
     supervisor::clear_room,
-    system::{BootTimer, SystemClock, SystemEntropy},
+    system::{BootTimer, SystemEntropy},
     tree::{self, Process},
 };
 
@@ -91,12 +92,10 @@ pub async fn run(config: Config, state: StateDir, token: Token) -> Result<u8, Fa
 
 /// Everything that can happen.
 enum Event {
-    /// It is time to dial.
-    Due,
-    /// A dial ended.
-    Dialled(Box<Result<Socket, DialError>>),
-    /// The session said something, or ended.
-    Session(Box<Result<DelegateEvent, Ended>>),
+    /// Something on the link in use.
+    Link(Moved),
+    /// Something on the link that is to take over.
+    Successor(Moved),
     /// An attempt said something.
     Attempt(AttemptId, Told),
     /// The lease may have ended.
@@ -112,8 +111,11 @@ struct Agent {
     state: StateDir,
     identity: KeyPair,
     token: Token,
+    /// Whether the Manager's wall clock was another at the last Welcome.
+    skewed: bool,
     dialer: Arc<Dialer>,
     link: Link,
+    successor: Successor,
     backoff: Backoff,
     /// Whether the session is open.
     welcomed: bool,
@@ -157,7 +159,9 @@ impl Agent {
             config,
             state,
             identity,
+            successor: Successor::new(token.clone()),
             token,
+            skewed: false,
             dialer: Arc::new(dialer),
             link: Link::Due,
             backoff: Backoff::new(FIRST_WINDOW, Arc::new(SystemEntropy)),
@@ -209,11 +213,8 @@ impl Agent {
                 Event::Lease
             }
             () = drained => Event::Drained,
-            moved = self.link.moved() => match moved {
-                Moved::Due => Event::Due,
-                Moved::Dialled(dialled) => Event::Dialled(Box::new(dialled)),
-                Moved::Session(said) => Event::Session(Box::new(said)),
-            },
+            moved = self.link.moved() => Event::Link(moved),
+            moved = self.successor.link.moved() => Event::Successor(moved),
             Some((attempt, told)) = self.told.recv() => Event::Attempt(attempt, told),
         }
     }
@@ -221,124 +222,14 @@ impl Agent {
     /// Does what follows from an event; answers the exit code if that is the end.
     async fn handle(&mut self, event: Event) -> Option<u8> {
         match event {
-            Event::Due => self.dial(),
-            Event::Dialled(dialled) => match *dialled {
-                Ok(socket) => self.open(socket),
-                Err(error) => self.retry(error.retry_after(), &error),
-            },
-            Event::Session(said) => return self.session(*said).await,
+            Event::Link(moved) => return self.moved(moved).await,
+            Event::Successor(moved) => return self.succeed(moved).await,
             Event::Attempt(attempt, told) => self.attempt(attempt, told),
             Event::Lease => self.fence(),
             Event::Signal if self.draining.is_none() => self.drain(),
             Event::Signal | Event::Drained => return Some(self.leave().await),
         }
         None
-    }
-
-    fn dial(&mut self) {
-        // The file may hold a newer token by now; one that cannot be read right now changes nothing.
-        if let Ok(token) = self.config.token.read() {
-            self.token = token;
-        }
-        let dialer = Arc::clone(&self.dialer);
-        self.link = Link::Dialling(Box::pin(async move { dialer.dial().await }));
-    }
-
-    fn open(&mut self, socket: Socket) {
-        let opening = Opening::Hello(Box::new(self.hello()));
-        let end = DelegateEnd::new(&self.token, &self.identity, opening, SystemClock.boot(), &SystemEntropy);
-        self.link = Link::open(socket, end);
-    }
-
-    fn hello(&mut self) -> Hello {
-        self.counter += 1;
-        let kinds = TaskKind::ALL.into_iter().filter(|kind| self.config.policy.allows_kind(*kind));
-        Hello {
-            delegate: self.delegate,
-            account: self.config.account.clone(),
-            boot: self.boot,
-            counter: self.counter,
-            name: self.config.name.clone(),
-            host: self.config.host.clone(),
-            tags: self.config.tags.clone(),
-            description: self.config.description.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: kinds.map(|kind| kind.to_string()).collect(),
-            capacity: self.config.capacity,
-            isolation: self.config.isolation(),
-            attempts: self.spool.held(),
-        }
-    }
-
-    async fn session(&mut self, said: Result<DelegateEvent, Ended>) -> Option<u8> {
-        match said {
-            Ok(DelegateEvent::Welcome(welcome)) => self.welcome(welcome),
-            Ok(DelegateEvent::LeaseRenewed { until }) => self.renew(until),
-            Ok(DelegateEvent::Message(message)) => self.message(message),
-            Ok(DelegateEvent::Goodbye(goodbye)) => return self.goodbye(goodbye).await,
-            Err(ended) => self.retry(None, &ended),
-        }
-        None
-    }
-
-    fn welcome(&mut self, welcome: Welcome) {
-        self.trouble.clear();
-        self.welcomed = true;
-        self.status.connected.store(true, Relaxed);
-        self.status.sessions.fetch_add(1, Relaxed);
-        self.backoff.reset(Millis::try_from(welcome.first_retry).unwrap_or(Millis::MAX));
-        if self.delegate != Some(welcome.delegate) {
-            self.delegate = Some(welcome.delegate);
-            if let Err(error) = self.state.write("delegate", welcome.delegate.to_string().as_bytes()) {
-                tracing::warn!(%error, "the delegate's id could not be kept");
-            }
-        }
-        self.spool.rewind();
-        self.count();
-        if self.draining.is_some() {
-            self.say(&FromDelegate::Draining);
-        }
-        tracing::info!(delegate = %welcome.delegate, session = %welcome.session, scope = %welcome.scope, "connected");
-    }
-
-    fn message(&mut self, message: ToDelegate) {
-        match message {
-            ToDelegate::Assign(assignment) => self.assign(*assignment),
-            ToDelegate::Cancel { attempt, grace } => self.cancel(attempt, grace),
-            ToDelegate::OutputAck { attempt, offset } => self.spool.ack_output(attempt, offset),
-            ToDelegate::FinishedAck { attempt } => self.forget(attempt),
-            // The end of the protocol keeps these to itself.
-            ToDelegate::Welcome(_) | ToDelegate::Goodbye(_) | ToDelegate::HeartbeatAck { .. } => {}
-        }
-    }
-
-    async fn goodbye(&mut self, goodbye: Goodbye) -> Option<u8> {
-        if goodbye.reason.action() == Action::Stop {
-            return self.stop(goodbye).await;
-        }
-        let after = goodbye.retry_after.map(|after| Millis::try_from(after).unwrap_or(Millis::MAX));
-        self.retry(after, &format!("the Manager says {}: {}", goodbye.reason, goodbye.text));
-        None
-    }
-
-    /// Lets go of the link, if there is one, and dials again later. Tasks go on as long as the lease does.
-    fn retry(&mut self, after: Option<Millis>, trouble: &dyn std::fmt::Display) {
-        self.disconnect();
-        let wait = self.backoff.wait(after);
-        let trouble = trouble.to_string();
-        if trouble == self.trouble {
-            tracing::debug!(wait_ms = wait, "not connected: {trouble}");
-        } else {
-            tracing::warn!(wait_ms = wait, "not connected: {trouble}");
-            self.trouble = trouble;
-        }
-        self.link = Link::wait(wait);
-    }
-
-    fn disconnect(&mut self) {
-        self.link = Link::Off;
-        self.welcomed = false;
-        self.status.connected.store(false, Relaxed);
     }
 
     fn drain(&mut self) {
@@ -350,38 +241,6 @@ impl Agent {
     /// Nothing runs, and the Manager has every result or cannot be told now.
     fn is_drained(&self) -> bool {
         self.supervisors.is_empty() && self.running.is_empty() && (self.spool.is_empty() || !self.welcomed)
-    }
-
-    fn say(&mut self, message: &FromDelegate) -> bool {
-        let open = self.welcomed;
-        self.link.end().is_some_and(|end| open && end.send(message).is_ok())
-    }
-
-    /// Hands what the Manager has not heard yet to the session, as far as it takes it.
-    fn speak(&mut self) {
-        let Some(end) = self.link.end().filter(|_| self.welcomed) else { return };
-        self.spool.drain(WINDOW, |attempt, next| {
-            let message = match next {
-                Next::Started => FromDelegate::Started { attempt },
-                Next::Output(chunk) => FromDelegate::Output {
-                    attempt,
-                    offset: chunk.offset,
-                    stream: chunk.stream,
-                    bytes: chunk.bytes.clone(),
-                },
-                Next::Finished(finished) => FromDelegate::Finished(finished.clone()),
-            };
-            end.send(&message).is_ok()
-        });
-    }
-
-    /// Shows how many attempts run.
-    fn count(&mut self) {
-        let running = self.running.len();
-        self.status.running.store(running as u64, Relaxed);
-        if let Some(end) = self.link.end() {
-            end.set_running(running as u32);
-        }
     }
 
     /// What an earlier process of this delegate left running is ended before the Manager hears of this one.

@@ -2,5 +2,6 @@
 
 mod agent;
 mod manager;
+mod sessions;
 mod supervisor;
 mod support;

@@ -55,6 +55,8 @@ pub(crate) struct Manager {
     pub(crate) keys: Arc<[KeyPair]>,
     pub(crate) token: Token,
     pub(crate) lease: u64,
+    /// How far its wall clock is ahead of this machine's, in milliseconds.
+    pub(crate) ahead: i64,
 }
 
 impl Manager {
@@ -69,7 +71,7 @@ impl Manager {
             manager_key: key.public,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        Self { listener, keys: [key].into(), token, lease: 60_000 }
+        Self { listener, keys: [key].into(), token, lease: 60_000, ahead: 0 }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -108,7 +110,12 @@ impl Manager {
     /// The next delegate, welcomed.
     pub(crate) async fn session(&self) -> (Session, Hello) {
         let (mut session, hello) = self.hello(&self.token).await;
-        session.say(ToDelegate::Welcome(Welcome {
+        session.welcome(self);
+        (session, hello)
+    }
+
+    fn words(&self) -> Welcome {
+        Welcome {
             account: "default".into(),
             scope: "default".parse().expect("a scope"),
             delegate: DelegateId([7; 16]),
@@ -118,9 +125,8 @@ impl Manager {
             heartbeat: 1_000.min(self.lease / 8),
             lease: self.lease,
             first_retry: 20,
-            server_time: 0,
-        }));
-        (session, hello)
+            server_time: SystemClock.wall() + self.ahead,
+        }
     }
 
     /// The next delegate, that holds this token, before any answer.
@@ -170,6 +176,10 @@ impl Session {
                 event => return Ok(event),
             }
         }
+    }
+
+    pub(crate) fn welcome(&mut self, manager: &Manager) {
+        self.say(ToDelegate::Welcome(manager.words()));
     }
 
     pub(crate) fn fall_silent(&self) {
@@ -230,7 +240,16 @@ pub(crate) struct Delegate {
 
 /// The program with everything that it needs, and nothing of this test's environment.
 pub(crate) fn program(manager: &Manager, directory: &std::path::Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_legation-delegate"));
+    prepared(Command::new(env!("CARGO_BIN_EXE_legation-delegate")), manager, directory)
+}
+
+/// The same as a program that renews its session every few hundred milliseconds.
+fn restless(manager: &Manager, directory: &std::path::Path) -> Command {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_legation-delegate"));
+    prepared(Command::new(program.with_file_name("examples/short_sessions")), manager, directory)
+}
+
+fn prepared(mut command: Command, manager: &Manager, directory: &std::path::Path) -> Command {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).expect("a log");
     command
         .env_clear()
@@ -256,6 +275,12 @@ impl Delegate {
         let mut command = program(manager, directory.path());
         change(&mut command);
         Self { child: command.spawn().expect("the program starts"), directory }
+    }
+
+    /// One whose sessions last a moment.
+    pub(crate) fn start_restless(manager: &Manager) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self { child: restless(manager, directory.path()).spawn().expect("the program starts"), directory }
     }
 
     pub(crate) fn log(&self) -> String {

@@ -1,0 +1,156 @@
+//! One session after another: a new one takes over while the old one still works.
+
+use legation_model::task::TaskState;
+use legation_wire::{
+    GoodbyeReason, ManagerEvent,
+    message::{FromDelegate, Phase, ToDelegate},
+};
+
+use crate::{
+    manager::{Delegate, Manager, Session, until, within},
+    supervisor::script,
+};
+
+/// Serves a session until the future is done; what the delegate says meanwhile is dropped.
+async fn meanwhile<T>(session: &mut Session, future: impl Future<Output = T>) -> T {
+    tokio::pin!(future);
+    loop {
+        tokio::select! {
+            done = &mut future => return done,
+            event = session.event() => assert!(event.is_ok(), "the old session must stay: {event:?}"),
+        }
+    }
+}
+
+/// Serves a session that may end, until the future is done.
+async fn whatever<T>(session: &mut Session, future: impl Future<Output = T>) -> T {
+    tokio::pin!(future);
+    let serve = async {
+        while session.event().await.is_ok() {}
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        done = &mut future => done,
+        () = serve => unreachable!("it never ends"),
+    }
+}
+
+#[tokio::test]
+async fn a_new_session_takes_over_while_the_old_one_works_and_tasks_notice_nothing() {
+    let manager = Manager::start().await;
+    let mut delegate = Delegate::start_restless(&manager);
+    let (mut old, first) = manager.session().await;
+    let go = delegate.directory.path().join("go");
+    let task = script(&format!("echo one; until [ -e {} ]; do sleep 0.02; done; echo two", go.display()));
+    old.assign(&task);
+    old.await_output("one\n").await;
+    let (mut new, again) = meanwhile(&mut old, manager.session()).await;
+    assert_eq!((again.boot, again.counter), (first.boot, 2));
+    assert_eq!(again.attempts.iter().map(|held| held.phase).collect::<Vec<_>>(), [Phase::Running]);
+    // As a Manager does: the Goodbye races the Welcome, and must not count as trouble.
+    old.goodbye(GoodbyeReason::Superseded, None).await;
+    drop(old);
+    std::fs::write(&go, b"").expect("written");
+    // Another may take over already; whichever session is in use hears of the end.
+    let end = loop {
+        let next = manager.session();
+        tokio::pin!(next);
+        let finished = async {
+            loop {
+                if let Ok(ManagerEvent::Message(FromDelegate::Finished(finished))) = new.event().await {
+                    return finished;
+                }
+            }
+        };
+        new = tokio::select! {
+            end = finished => break end,
+            (session, _) = &mut next => session,
+        };
+    };
+    assert_eq!((end.state, end.output_bytes), (TaskState::Succeeded, 8));
+    assert!(!delegate.log().contains("not connected"), "nothing was ever wrong: {}", delegate.log());
+    assert!(delegate.child.try_wait().expect("a child").is_none());
+}
+
+#[tokio::test]
+async fn a_new_session_that_fails_leaves_the_old_one_in_use_and_is_tried_again() {
+    let manager = Manager::start().await;
+    let delegate = Delegate::start_restless(&manager);
+    let (mut old, _) = manager.session().await;
+    // Gone before the handshake; then proven, and sent away.
+    drop(meanwhile(&mut old, manager.socket()).await);
+    let (mut refused, hello) = meanwhile(&mut old, manager.hello(&manager.token)).await;
+    assert_eq!(hello.counter, 3);
+    meanwhile(&mut old, refused.goodbye(GoodbyeReason::MaxDelegates, None)).await;
+    let task = script("echo still here");
+    old.assign(&task);
+    old.await_output("still here\n").await;
+    assert_eq!(old.finished().await.state, TaskState::Succeeded);
+    old.say(ToDelegate::FinishedAck { attempt: task.attempt });
+    let (_new, hello) = meanwhile(&mut old, manager.session()).await;
+    assert!(hello.counter == 4 && delegate.log().contains("the old one stays"));
+}
+
+#[tokio::test]
+async fn an_assignment_to_the_old_session_waits_for_the_new_one_and_runs_once() {
+    let manager = Manager::start().await;
+    let delegate = Delegate::start_restless(&manager);
+    let (mut old, _) = manager.session().await;
+    let (mut new, hello) = meanwhile(&mut old, manager.hello(&manager.token)).await;
+    // Hello is sent, Welcome is not: had the task begun now, the Manager would take it for lost.
+    let ran = delegate.directory.path().join("ran");
+    let task = script(&format!("echo x >> {}", ran.display()));
+    old.assign(&task);
+    let until_heard = until(|| delegate.log().contains("waits for the new session"));
+    meanwhile(&mut old, within("it has heard", until_heard)).await;
+    assert!(hello.attempts.is_empty() && !ran.exists());
+    new.welcome(&manager);
+    new.assign(&task);
+    let end = whatever(&mut old, new.finished()).await;
+    assert_eq!(end.state, TaskState::Succeeded);
+    assert_eq!(std::fs::read_to_string(&ran).expect("it ran"), "x\n", "once");
+}
+
+#[tokio::test]
+async fn an_old_session_that_ends_early_is_no_reason_to_dial_once_more() {
+    let manager = Manager::start().await;
+    let delegate = Delegate::start_restless(&manager);
+    let (mut old, _) = manager.session().await;
+    let (mut new, hello) = meanwhile(&mut old, manager.hello(&manager.token)).await;
+    old.goodbye(GoodbyeReason::Superseded, None).await;
+    drop(old);
+    new.welcome(&manager);
+    let task = script("echo in");
+    new.assign(&task);
+    new.await_output("in\n").await;
+    assert_eq!(hello.counter, 2);
+    assert!(!delegate.log().contains("not connected"), "{}", delegate.log());
+}
+
+#[tokio::test]
+async fn a_stop_that_meets_the_new_session_stops_the_delegate() {
+    let manager = Manager::start().await;
+    let mut delegate = Delegate::start_restless(&manager);
+    let (mut old, _) = manager.session().await;
+    let (mut new, _) = meanwhile(&mut old, manager.hello(&manager.token)).await;
+    new.goodbye(GoodbyeReason::DelegateStopped, None).await;
+    assert_eq!(whatever(&mut old, delegate.exit_code()).await, Some(78));
+}
+
+#[tokio::test]
+async fn a_manager_with_another_clock_is_mentioned_once_and_changes_nothing() {
+    let hours = 5 * 60 * 60 * 1000;
+    for ahead in [hours, -hours] {
+        let manager = Manager { ahead, lease: 1_200, ..Manager::start().await };
+        let delegate = Delegate::start(&manager);
+        let (mut session, _) = manager.session().await;
+        // Longer than the lease, which heartbeats renew on the boot clock.
+        session.assign(&script("sleep 1.5; echo done"));
+        session.await_output("done\n").await;
+        assert_eq!(session.finished().await.state, TaskState::Succeeded);
+        drop(session);
+        let (mut session, _) = manager.session().await;
+        session.finished().await;
+        assert_eq!(delegate.log().matches("clock and the Manager's differ").count(), 1);
+    }
+}
