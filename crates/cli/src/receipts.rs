@@ -89,6 +89,10 @@ fn lines(lines: &[ReceiptLine]) -> String {
     ui::table(&columns, lines.iter().map(row))
 }
 
+fn all_cut(receipt: &Receipt) -> String {
+    receipt.completed_at.map_or_else(|| "not yet".to_owned(), show_time)
+}
+
 fn counts(receipt: &Receipt) -> (usize, usize) {
     let count = |known: fn(&ReceiptLine) -> bool| receipt.lines.iter().filter(|line| known(line)).count();
     (count(|line| line.cut_at.is_some()), count(|line| line.stopped_reported_at.is_some()))
@@ -108,7 +112,7 @@ impl Show for Receipt {
             ("cause", self.cause.to_string()),
             ("reason", self.reason.clone()),
             ("revoked", format!("{} by {}", show_time(self.revoked_at), self.actor)),
-            ("all cut", self.completed_at.map_or_else(|| "not yet".to_owned(), show_time)),
+            ("all cut", all_cut(self)),
             ("delegates", format!("{}: {cut} cut, {stopped} reported stopped", self.lines.len())),
             ("tasks lost", self.attempts_lost.to_string()),
             ("statements", format!("{} signed", self.statements.len())),
@@ -117,19 +121,19 @@ impl Show for Receipt {
 }
 
 impl Row for Receipt {
-    const COLUMNS: &'static [&'static str] = &["id", "token", "scope", "cause", "revoked", "cut", "stopped", "by"];
+    const COLUMNS: &'static [&'static str] =
+        &["id", "token", "scope", "cause", "revoked", "all cut", "tasks lost", "by"];
 
+    /// A list has no lines: what each delegate did is in the receipt itself.
     fn row(&self) -> Vec<String> {
-        let (cut, stopped) = counts(self);
-        let of_all = |count: usize| format!("{count}/{}", self.lines.len());
         vec![
             self.id.to_string(),
             self.token.to_string(),
             self.scope.to_string(),
             self.cause.to_string(),
             show_time(self.revoked_at),
-            of_all(cut),
-            of_all(stopped),
+            all_cut(self),
+            self.attempts_lost.to_string(),
             self.actor.clone(),
         ]
     }
