@@ -10,7 +10,7 @@ use std::{
 };
 
 use legation_model::{
-    Clock, Scope, Secret,
+    Scope, Secret,
     ids::{ReceiptId, TokenId},
     token::{DelegateToken, TokenLimits, TokenStatus},
 };
