@@ -22,15 +22,20 @@ use legation_wire::{
 
 use crate::{
     Manager,
+    audit::{self, Actor, Change},
     config::Timing,
     gate::Entered,
-    live::LiveToken,
+    live::{LiveToken, lock},
     sessions::{NewSession, Session},
 };
 
 /// Why a newcomer who lost its place is told to wait: 5 s.
 const RETRY_SOON: u64 = 5_000;
 
+/// Late starts that are remembered; when there are more, all are forgotten, which only delays an alarm.
+const LATE_BOOTS_MAX: usize = 4_096;
+/// How much older than the truth a last-seen time in the store may be: it is written every few seconds.
+const SEEN_SLACK: Millis = 60_000;
 /// How long a refusal waits for the call that ended the token: that is between its transaction and its cut.
 const END_WAIT: Duration = Duration::from_secs(1);
 
@@ -55,14 +60,17 @@ enum Arrival {
     Restart,
     /// A connection older than one that was admitted.
     Stale,
-    /// A process that had been superseded is back: two processes share one key.
+    /// A process that had been superseded is back. Once that may be a connection that was late.
+    Late,
+    /// It is back again: two processes share one key.
     Clone,
 }
 
 /// What the admission's transaction found.
 enum Joined {
-    In { id: DelegateId, open: Vec<Task> },
+    In { id: DelegateId, open: Vec<Task>, admission: u64 },
     Out(Goodbye),
+    Cloned(DelegateId, Goodbye),
 }
 
 impl Manager {
@@ -80,8 +88,8 @@ impl Manager {
             tracing::warn!(token = %live.id, %error, "a delegate cannot be admitted while the store cannot be asked");
             later("the Manager cannot reach its database")
         })?;
-        let (id, open) = match joined {
-            Joined::In { id, open } => (id, open),
+        let (id, open, admission) = match joined {
+            Joined::In { id, open, admission } => (id, open, admission),
             Joined::Out(goodbye) if goodbye.reason == GoodbyeReason::ManagerDraining => {
                 // The store says that the token ended, so the call that ended it is about to say how.
                 drop(entered);
@@ -89,6 +97,10 @@ impl Manager {
                 return Err(if told.is_ok() { live.refusal() } else { goodbye });
             }
             Joined::Out(goodbye) => return Err(goodbye),
+            Joined::Cloned(delegate, goodbye) => {
+                self.quarantined(delegate);
+                return Err(goodbye);
+            }
         };
         let welcome = self.welcome(&live, id, proof.hint.generation);
         let held = hello.attempts.clone();
@@ -98,10 +110,13 @@ impl Manager {
             delegate: id,
             hello,
             address: address.to_string(),
-            admission: self.next_admission(),
+            admission,
             now: self.clock.boot(),
         }));
         self.sessions.register(&session);
+        if self.stopping.is_cancelled() {
+            session.stop(Some(later("the Manager is stopping")));
+        }
         self.queue.reload();
         self.settle_attempts(&session, &held, open).await;
         Ok(Admission { session, welcome, entered })
@@ -139,9 +154,13 @@ impl Manager {
                     _ => return Ok(Joined::Out(later("the token is no longer active"))),
                 }
                 let known = delegates::by_key(tx, &live.scope, &public_key).await?;
-                let arrival = arrival(known.as_ref(), &hello);
+                let arrival = this.seen_before(arrival(known.as_ref(), &hello), &hello);
                 if let Some(goodbye) = refused(tx, known.as_ref(), arrival).await? {
-                    this.note_refusal(known.as_ref(), arrival);
+                    if let (Arrival::Clone, Some(known)) = (arrival, &known) {
+                        audit::append(tx, &Actor::system(), this.clock.wall(), change("delegate.quarantine", known))
+                            .await?;
+                        return Ok(Joined::Cloned(known.id, goodbye));
+                    }
                     return Ok(Joined::Out(goodbye));
                 }
                 if this.is_full(tx, &live, known.as_ref()).await? {
@@ -156,8 +175,13 @@ impl Manager {
                 }
                 let delegate = this.delegate_of(&live, known, public_key, &hello, address, now);
                 delegates::upsert(tx, &delegate).await?;
+                if arrival == Arrival::Newcomer {
+                    audit::append(tx, &Actor::system(), now, change("delegate.join", &delegate)).await?;
+                }
                 let open = tasks::open_of_boot(tx, delegate.id, delegate.boot).await?;
-                Ok(Joined::In { id: delegate.id, open })
+                // Drawn here, so that the numbers have the order in which the store decided.
+                let admission = this.next_admission();
+                Ok(Joined::In { id: delegate.id, open, admission })
             })
         });
         self.store.write(work).await
@@ -205,11 +229,13 @@ impl Manager {
     async fn is_full(&self, tx: &mut Tx, live: &LiveToken, newcomer: Option<&Delegate>) -> Result<bool, StoreError> {
         let Some(max) = live.limits.max_delegates else { return Ok(false) };
         let others = delegates::of_token(tx, live.id).await?;
-        let now = self.clock.boot();
+        let (wall, boot) = (self.clock.wall(), self.clock.boot());
         let holds = |other: &Delegate| {
-            Some(other.id) != newcomer.map(|known| known.id)
-                && (self.sessions.newest(other.id).is_some()
-                    || self.lease_ends(other.id, other.last_seen, &live.timing) > now)
+            let answered = self.sessions.last_answered(other.id);
+            // Of a delegate that this process has not heard, the store knows when it was last seen.
+            let since = answered.map_or(wall - other.last_seen - SEEN_SLACK, |answered| boot - answered);
+            let held = self.sessions.newest(other.id).is_some() || since < live.timing.lease_counted();
+            held && Some(other.id) != newcomer.map(|known| known.id)
         };
         Ok(others.iter().filter(|other| holds(other)).count() >= max as usize)
     }
@@ -222,14 +248,25 @@ impl Manager {
         answered + timing.lease_counted()
     }
 
-    fn note_refusal(&self, known: Option<&Delegate>, arrival: Arrival) {
-        let (Arrival::Clone, Some(known)) = (arrival, known) else { return };
+    /// Tells a connection that was late from a process that is still alive: only the latter comes twice.
+    fn seen_before(&self, arrival: Arrival, hello: &Hello) -> Arrival {
+        if arrival != Arrival::Late {
+            return arrival;
+        }
+        let mut late = lock(&self.late_boots);
+        if late.len() >= LATE_BOOTS_MAX {
+            late.clear();
+        }
+        if late.insert(hello.boot) { Arrival::Late } else { Arrival::Clone }
+    }
+
+    /// Stops the session of a key that has just been quarantined.
+    fn quarantined(&self, delegate: DelegateId) {
         self.metrics.clones.inc();
         tracing::error!(
-            delegate = %known.id, name = %known.name,
-            "two processes use one delegate key; both are refused: give the copy a state directory of its own"
+            %delegate, "two processes use one delegate key; both are refused: give the copy a state directory of its own"
         );
-        if let Some(session) = self.sessions.newest(known.id) {
+        if let Some(session) = self.sessions.newest(delegate) {
             session.stop(Some(goodbye(GoodbyeReason::DelegateStopped, "this delegate's key is used by two processes")));
         }
     }
@@ -275,7 +312,7 @@ fn arrival(known: Option<&Delegate>, hello: &Hello) -> Arrival {
     if known.boot == hello.boot {
         return if hello.counter > known.counter { Arrival::Reconnect } else { Arrival::Stale };
     }
-    if known.former_boots.contains(&hello.boot) { Arrival::Clone } else { Arrival::Restart }
+    if known.former_boots.contains(&hello.boot) { Arrival::Late } else { Arrival::Restart }
 }
 
 /// The Goodbye for an arrival that cannot be admitted; a clone quarantines its key.
@@ -292,7 +329,7 @@ async fn refused(tx: &mut Tx, known: Option<&Delegate>, arrival: Arrival) -> Res
             let text = "another process uses this delegate's key; give each its own state directory";
             Some(goodbye(GoodbyeReason::DelegateStopped, text))
         }
-        (DelegateStatus::Allowed, Arrival::Stale) => {
+        (DelegateStatus::Allowed, Arrival::Stale | Arrival::Late) => {
             Some(goodbye(GoodbyeReason::Superseded, "a newer connection of this delegate took over"))
         }
         (DelegateStatus::Allowed, _) => None,
@@ -313,6 +350,12 @@ fn limits_allow(live: &LiveToken, hello: &Hello, address: IpAddr) -> Result<(), 
         return Err(goodbye(GoodbyeReason::NameRefused, "the token does not allow this DELEGATE_NAME"));
     }
     Ok(())
+}
+
+/// A change of a delegate, for the audit chain.
+fn change(action: &'static str, delegate: &Delegate) -> Change {
+    let detail = format!("name {} host {} token {}", delegate.name, delegate.host, delegate.token);
+    Change { action, object: delegate.id.to_string(), scope: delegate.scope.clone(), detail }
 }
 
 pub(crate) fn goodbye(reason: GoodbyeReason, text: &str) -> Goodbye {

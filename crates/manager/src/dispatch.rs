@@ -108,13 +108,13 @@ impl Manager {
         }
     }
 
-    /// Assigns what can be assigned now, at most a batch; says how many it tried.
+    /// Assigns what can be assigned now, at most a batch; says how many it could.
     async fn dispatch(&self) -> usize {
         let matches = self.match_tasks();
-        let tried = matches.len();
         let assigned = futures_util::future::join_all(matches.into_iter().map(|matched| self.assign(matched))).await;
-        self.metrics.assigned.inc_by(assigned.into_iter().filter(|assigned| *assigned).count() as u64);
-        tried
+        let count = assigned.into_iter().filter(|assigned| *assigned).count();
+        self.metrics.assigned.inc_by(count as u64);
+        count
     }
 
     /// Pairs waiting tasks with the least busy delegate that matches, and takes up its room.
@@ -164,7 +164,10 @@ impl Manager {
                 Ok(false) => self.store_moved_on(&task).await,
                 Err(StoreError::Refused(_)) => self.store_moved_on(&task).await,
                 Err(error) => {
-                    tracing::warn!(task = %task.id, %error, "an assignment could not be stored; the task keeps waiting");
+                    tracing::warn!(task = %task.id, %error, "it is not known whether an assignment was stored");
+                    // The delegate's next Hello is compared with the store, which settles it either way.
+                    session.stop(None);
+                    self.queue.reload();
                     false
                 }
             },
@@ -202,10 +205,9 @@ impl Manager {
     /// Why a task still waits: which condition excludes whom. For its rejection and for people.
     pub(crate) fn explain_waiting(&self, task: &Task) -> String {
         let sessions = self.sessions.current();
-        let total = sessions.len();
         let in_scope: Vec<_> = sessions.iter().filter(|session| serves(&session.token.scope, &task.scope)).collect();
         if in_scope.is_empty() {
-            return format!("no delegate of scope {} is connected ({total} elsewhere)", task.scope);
+            return format!("no delegate that serves scope {} is connected", task.scope);
         }
         let mut excluded = Vec::new();
         for selector in &task.selectors {

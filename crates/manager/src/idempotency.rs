@@ -7,7 +7,7 @@ use legation_store::{
     idempotency::{self, Answered},
 };
 
-use crate::{audit::Actor, error::Refusal, seal::sha256};
+use crate::{audit::Actor, error::Refusal, seal::Sealer};
 
 /// The longest key, in bytes.
 pub const KEY_MAX: usize = 255;
@@ -20,11 +20,11 @@ pub struct Idempotency {
 }
 
 impl Idempotency {
-    /// The key together with what it was used for.
+    /// The key together with what it was used for: a keyed hash, because a body may hold a task's secrets.
     ///
     /// # Errors
     /// `invalid_request` for a key that is empty, too long or not printable ASCII.
-    pub fn new(key: &str, route: &str, body: &[u8]) -> Result<Self, Refusal> {
+    pub fn new(key: &str, route: &str, body: &[u8], sealer: &Sealer) -> Result<Self, Refusal> {
         if key.is_empty() || key.len() > KEY_MAX || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(
                 Problem::invalid("Idempotency-Key", "not a key", "use 1 to 255 printable ASCII characters").into()
@@ -33,7 +33,7 @@ impl Idempotency {
         let mut used_for = route.as_bytes().to_vec();
         used_for.push(0);
         used_for.extend_from_slice(body);
-        Ok(Self { key: key.to_owned(), body: sha256(&used_for).to_vec() })
+        Ok(Self { key: key.to_owned(), body: sealer.keyed_hash(&used_for) })
     }
 }
 

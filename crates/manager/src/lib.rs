@@ -35,12 +35,18 @@ pub mod tasks;
 pub mod tls;
 pub mod tokens;
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use legation_model::{Entropy, Millis, ids::TaskId};
+use legation_model::{
+    Entropy, Millis,
+    ids::{BootId, TaskId},
+};
 use legation_store::Store;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -80,6 +86,8 @@ pub struct Manager {
     pub(crate) connections: TaskTracker,
     pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) seen: Seen,
+    /// Superseded starts that came back once.
+    pub(crate) late_boots: Mutex<HashSet<BootId>>,
     pub(crate) vouched: access::Vouched,
     /// Boot-clock time at which this process began to count leases.
     pub(crate) started: Millis,

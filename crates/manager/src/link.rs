@@ -8,7 +8,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc, sync::atomic::Order
 
 use legation_link::{Connection, Ended, Socket};
 use legation_wire::{
-    Close, ManagerEnd, ManagerEvent, Proof,
+    Close, ManagerEnd, ManagerEvent, Proof, Role,
     message::{FromDelegate, Goodbye, Hello, Stopped, ToDelegate},
 };
 use tokio::{
@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use legation_store::job;
+use legation_store::{StoreError, job};
 
 use crate::{Manager, admission::Admission, sessions::Session};
 
@@ -60,6 +60,9 @@ impl Manager {
         let opened = opening(&mut link).await;
         drop(handshaking);
         match opened {
+            Ok((proof, _)) if proof.role != Role::Delegate => {
+                say_goodbye(link, crate::admission::later("this Manager does not serve upgraders")).await;
+            }
             Ok((proof, Opening::Hello(hello))) => self.serve_delegate(link, &proof, *hello, peer).await,
             Ok((proof, Opening::Stopped(stopped))) => self.serve_stopped(link, &proof, stopped).await,
             Err(ended) => {
@@ -82,6 +85,7 @@ impl Manager {
             }
         };
         let session = Arc::clone(&admission.session);
+        let _closing = Closing { manager: Arc::clone(&self), session: Arc::clone(&session) };
         self.metrics.admitted.inc();
         tracing::info!(
             delegate = %session.delegate, name = %session.name, host = %session.host, %peer, token = %session.token.id,
@@ -98,9 +102,6 @@ impl Manager {
             Some(goodbye) => say_goodbye(link, goodbye).await,
             None => drop(link),
         }
-        self.sessions.unregister(&session);
-        session.mark_closed();
-        self.queue.nudge();
     }
 
     async fn run_session(self: &Arc<Self>, link: &mut Link, admission: Admission) -> Leave {
@@ -168,24 +169,31 @@ impl Manager {
 
     /// Sends what others queued for the session. An effect of its token.
     async fn deliver(&self, link: &mut Link, session: &Session) -> Result<(), Leave> {
-        let Some(first) = session.next_outgoing() else { return Ok(()) };
-        // A closed gate means that the stop is on its way; whatever waits is not sent any more.
+        // A closed gate means that the stop is on its way; with a clock in doubt it waits for the next heartbeat.
         let Ok(_entered) = session.token.enter(&self.clock) else { return Ok(()) };
+        let Some(first) = session.next_outgoing() else { return Ok(()) };
         send(link, session, std::iter::once(first).chain(std::iter::from_fn(|| session.next_outgoing()))).await
     }
 
-    /// Records reports until the store took them or the token ended. An effect of the session's token.
+    /// Records reports until the store took them, the session is over, or the token ended. An effect of the
+    /// session's token. Whatever is dropped here the delegate still has, and repeats at its next connect.
     async fn record(self: Arc<Self>, session: Arc<Session>, reports: Vec<FromDelegate>) -> Vec<ToDelegate> {
-        loop {
-            {
-                let Ok(_entered) = session.token.enter(&self.clock) else { return Vec::new() };
+        while session.stopped().is_none() && session.token.gate.is_open() {
+            if let Ok(_entered) = session.token.enter(&self.clock) {
                 match self.record_reports(&session, &reports).await {
                     Ok(answers) => return answers,
-                    Err(error) => tracing::warn!(%error, "reports cannot be stored; trying again"),
+                    Err(StoreError::Unavailable(error)) => {
+                        tracing::warn!(%error, "reports cannot be stored; trying again")
+                    }
+                    Err(error) => {
+                        tracing::warn!(delegate = %session.delegate, %error, "a delegate reports what cannot be; it is cut off");
+                        session.stop(None);
+                    }
                 }
             }
             tokio::time::sleep(STORE_PAUSE).await;
         }
+        Vec::new()
     }
 
     /// Accepts the one frame that a revoked token may still send, and answers it with the refusal.
@@ -204,6 +212,22 @@ impl Manager {
             }
         }
         say_goodbye(link, live.refusal()).await;
+    }
+}
+
+/// Takes a session off the books when its task is over, also by a panic: a revocation waits for that.
+struct Closing {
+    manager: Arc<Manager>,
+    session: Arc<Session>,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        // A recording that is still under way ends with its session.
+        self.session.stop(None);
+        self.manager.sessions.unregister(&self.session);
+        self.session.mark_closed();
+        self.manager.queue.nudge();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading a task's output while it is being written.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use legation_api::output::{OutputEvent, Position, Stream};
 use legation_model::{ids::TaskId, task::Task};
@@ -11,6 +11,9 @@ use crate::Manager;
 
 /// Bytes read from the store at once.
 const READ_MAX: u64 = 256 << 10;
+
+/// How often a stream looks at its task without being told: 5 s.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// One event of a stream.
 pub enum Piece {
@@ -104,6 +107,8 @@ impl OutputReader {
         loop {
             tokio::select! {
                 () = self.manager.stopping.cancelled() => return None,
+                // What is announced is a hint; looking now and then is what makes it true.
+                () = tokio::time::sleep(LOOK_EVERY) => return Some(()),
                 changed = self.changes.recv() => match changed {
                     Ok(task) if task != self.task => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => return Some(()),

@@ -87,10 +87,8 @@ impl Manager {
         page: Page,
     ) -> Result<Paged<Receipt>, Refusal> {
         let within = caller.confine(scope)?;
-        let list = job(move |conn| Box::pin(async move { receipts::list(conn, within.as_ref(), &page).await }));
-        let mut found = self.store.read(list).await?;
-        found.items.retain(|receipt| token.is_none_or(|token| receipt.token == token));
-        Ok(found)
+        let list = job(move |conn| Box::pin(async move { receipts::list(conn, within.as_ref(), token, &page).await }));
+        Ok(self.store.read(list).await?)
     }
 
     pub(crate) async fn stored_receipt(&self, id: ReceiptId) -> Result<Receipt, Refusal> {

@@ -133,7 +133,7 @@ async fn record(
             Ok(None)
         }
         FromDelegate::Output { attempt, offset, stream, bytes } => {
-            let end = offset + bytes.len() as u64;
+            let end = offset.saturating_add(bytes.len() as u64);
             if task.is_some_and(|task| !task.state.is_final() && end <= task.output_limit + MARK_MAX) {
                 output::append(tx, attempt, offset, stream_word(stream), &bytes).await?;
             }

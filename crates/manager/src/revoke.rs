@@ -17,7 +17,7 @@ use legation_model::{
     token::TokenStatus,
 };
 use legation_store::{StoreError, delegates, job, receipts, tasks, tokens};
-use legation_wire::close::GoodbyeReason;
+use legation_wire::{close::GoodbyeReason, message::ToDelegate};
 
 use crate::{
     Manager,
@@ -79,7 +79,7 @@ impl Manager {
             None => None,
         };
         let begun = self.clock.boot();
-        let receipt = match self.store_end(actor, id, cause, reason).await {
+        let (receipt, lost) = match self.store_end(actor, id, cause, reason).await {
             Ok(ended) => ended?,
             Err(error) => return Err(self.cut_undurable(live.as_ref(), error).await),
         };
@@ -91,6 +91,7 @@ impl Manager {
             };
             live.end(reason, Some(receipt.id));
         }
+        self.end_lost(&lost);
         let cut = self.cut_token(live, true).await;
         self.metrics.revoke_to_cut(self.clock.boot() - begun);
         if receipt.completed_at.is_none()
@@ -111,7 +112,7 @@ impl Manager {
         id: TokenId,
         cause: Cause,
         reason: String,
-    ) -> Result<Result<Receipt, Refusal>, StoreError> {
+    ) -> Result<Result<(Receipt, Vec<Task>), Refusal>, StoreError> {
         let this = self.handle();
         let now = self.clock.wall();
         let receipt_id = ReceiptId::random(&*self.entropy);
@@ -120,8 +121,9 @@ impl Manager {
                 let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
                 if let Some(before) = token.receipt {
                     let receipt = receipts::get(tx, before).await?.ok_or(StoreError::NotFound)?;
-                    return Ok(Ok(receipt));
+                    return Ok(Ok((receipt, Vec::new())));
                 }
+                let open = tasks::open_of_token(tx, id).await?;
                 let lost = tasks::lose_of_token(tx, id, cause_word(cause), now).await?;
                 let holders = delegates::of_token(tx, id).await?;
                 let mut receipt = Receipt {
@@ -143,10 +145,21 @@ impl Manager {
                 receipts::insert(tx, &receipt).await?;
                 let detail = format!("{} receipt {receipt_id}: {reason}", cause.as_str());
                 audit::append(tx, &actor, now, change("token.revoke", &token, detail)).await?;
-                Ok(Ok(receipt))
+                Ok(Ok((receipt, open)))
             })
         });
         self.store.write_first(work).await
+    }
+
+    /// Tells watchers of lost tasks, and delegates that run one although they are with another token by now.
+    fn end_lost(&self, lost: &[Task]) {
+        for task in lost {
+            self.announce(task.id);
+            let Some(attempt) = &task.attempt else { continue };
+            if let Some(session) = self.sessions.newest(attempt.delegate) {
+                session.send(ToDelegate::Cancel { attempt: attempt.id, grace: 0 });
+            }
+        }
     }
 
     /// A line for every delegate of the token that is connected or may still hold a lease.

@@ -6,10 +6,10 @@ use std::{
 
 use anyhow::Context;
 use legation_model::{
-    Clock, Entropy, Secret,
+    Clock, Entropy, Millis, Secret,
     token::{DelegateToken, TokenStatus},
 };
-use legation_store::{Store, StoreError, accounts, job, tasks, tokens};
+use legation_store::{Store, accounts, job, tasks, tokens};
 use legation_wire::{GoodbyeReason, message::Goodbye};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -103,6 +103,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         connections: TaskTracker::new(),
         handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
         seen: Seen::default(),
+        late_boots: std::sync::Mutex::default(),
         vouched: Vouched::default(),
         admissions: AtomicU64::new(1),
         this: this.clone(),
@@ -119,24 +120,19 @@ async fn load_tokens(manager: &Manager) -> anyhow::Result<()> {
         let key = manager.keys.sealer.open_key(&secret_place(id, secret.generation), &secret.sealed_psk)?;
         let token = manager.store.read(move |conn| Box::pin(tokens::get(conn, id))).await?;
         if let Some(token) = token.filter(|token| token.status != TokenStatus::Unissued) {
-            manager.admit_token(&token, vec![(secret.generation, key)]).await?;
+            let scope = token.scope.top();
+            let account = job(move |conn| Box::pin(async move { accounts::get(conn, &scope).await }));
+            let lease = manager.store.read(account).await?.and_then(|account| account.lease);
+            manager.admit_token(&token, vec![(secret.generation, key)], lease);
         }
     }
     Ok(())
 }
 
 impl Manager {
-    /// Lets a token be proven, with the timing of its account.
-    pub(crate) async fn admit_token(
-        &self,
-        token: &DelegateToken,
-        keys: Vec<(u32, Secret<32>)>,
-    ) -> Result<(), StoreError> {
-        let scope = token.scope.top();
-        let find = job(move |conn| Box::pin(async move { accounts::get(conn, &scope).await }));
-        let lease = self.store.read(find).await?.and_then(|account| account.lease);
+    /// Lets a token be proven, with the lease of its account.
+    pub(crate) fn admit_token(&self, token: &DelegateToken, keys: Vec<(u32, Secret<32>)>, lease: Option<Millis>) {
         self.tokens.insert(LiveToken::new(token, keys, self.config.timing.with_lease(lease)));
-        Ok(())
     }
 }
 

@@ -64,6 +64,12 @@ impl Manager {
     }
 
     async fn sweep_slowly(&self) {
+        if self.clock.jumped() {
+            tracing::error!(
+                "the wall clock moved against the boot clock; expiring tokens are refused until it is set right, or until \
+                 a restart if it is right now"
+            );
+        }
         self.compare_with_store().await;
         self.lose_fenced().await;
         self.note_seen().await;
@@ -102,13 +108,12 @@ impl Manager {
     /// Ends tokens whose time came, through the same path as a revocation.
     async fn expire_tokens(&self) {
         if self.clock.jumped() {
-            tracing::error!("the wall clock jumped; expiring tokens are refused until it is right again");
             return;
         }
         let now = self.clock.wall();
         for token in self.tokens.all() {
             let due = token.limits.expires_at.is_some_and(|end| end <= now);
-            if due && token.gate.is_open() {
+            if due && !token.is_ended() {
                 let ended = self.end_token(Actor::system(), token.id, Cause::Expired, "its time came".to_owned()).await;
                 if let Err(error) = ended {
                     tracing::error!(token = %token.id, %error, "an expired token could not be recorded as such");
@@ -164,12 +169,15 @@ impl Manager {
     /// Writes who was seen since the last time, in one transaction.
     async fn note_seen(&self) {
         let (wall, boot) = (self.clock.wall(), self.clock.boot());
-        let (mut seen, mut used) = (Vec::new(), HashMap::new());
+        // What a heartbeat leaves in the store is an effect of its token like any other.
+        let (mut seen, mut used, mut entered) = (Vec::new(), HashMap::new(), Vec::new());
         {
             let mut noted = lock(&self.seen.0);
             for session in self.sessions.all() {
                 let answered = session.last_answered.load(Ordering::Relaxed);
+                let Ok(inside) = session.token.enter(&self.clock) else { continue };
                 if noted.insert(session.delegate, answered) != Some(answered) {
+                    entered.push(inside);
                     seen.push((session.delegate, wall - (boot - answered)));
                     used.insert(session.token.id, wall);
                 }
@@ -189,14 +197,16 @@ impl Manager {
         if let Err(error) = self.store.write(note).await {
             tracing::debug!(%error, "last-seen times wait for the store");
         }
+        drop(entered);
     }
 
     /// Completes receipts whose call did not live to do it: no session of their token is left in this process.
     async fn complete_receipts(&self) {
         let Ok(open) = self.store.read(|conn| Box::pin(receipts::incomplete(conn))).await else { return };
         for receipt in open {
-            let idle = self.tokens.get(receipt.token).is_none_or(|live| live.ending.try_lock().is_ok());
-            if idle && self.sessions.of_token(receipt.token).is_empty() {
+            let live = self.tokens.get(receipt.token);
+            let alone = live.as_ref().map(|live| live.ending.try_lock());
+            if !matches!(alone, Some(Err(_))) && self.sessions.of_token(receipt.token).is_empty() {
                 let now = self.clock.wall();
                 let cut = receipt.lines.iter().filter(|line| line.connected && line.cut_at.is_none());
                 let cut = cut.map(|line| (line.delegate, now)).collect();

@@ -73,7 +73,11 @@ impl Manager {
                 Ok(Ok(idempotency::Made::Fresh(())))
             })
         });
-        match self.store.write(work).await?? {
+        let stored = self.store.write(work).await.inspect_err(|_| {
+            // The store may have taken it all the same; then it must not be forgotten here.
+            self.queue.reload();
+        });
+        match stored?? {
             idempotency::Made::Fresh(()) => {
                 self.queue.add(task.clone());
                 Ok(task)
@@ -203,11 +207,17 @@ impl Manager {
     pub(crate) async fn send_assignment(&self, session: &Arc<Session>, task: &Task) {
         match self.assignment(task).await {
             Ok(assignment) => {
-                lock(&session.attempts).insert(assignment.attempt);
+                let attempt = assignment.attempt;
+                lock(&session.attempts).insert(attempt);
                 session.send(ToDelegate::Assign(Box::new(assignment)));
+                // A cancel that came between the assignment's transaction and here found no attempt to end.
+                if self.stored_task(task.id).await.is_ok_and(|task| task.cancel_requested) {
+                    session.send(ToDelegate::Cancel { attempt, grace: CANCEL_GRACE });
+                }
             }
             Err(error) => {
-                tracing::error!(task = %task.id, %error, "an assignment cannot be read back; it will be lost")
+                tracing::warn!(task = %task.id, %error, "an assignment cannot be read back; it is sent after a reconnect");
+                session.stop(None);
             }
         }
     }

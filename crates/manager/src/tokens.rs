@@ -71,9 +71,9 @@ impl Manager {
         let token = self.unissued(&new, caller, now);
         let draft = new.issue.then(|| self.draft(token.id, 1));
         let made = self.store_new(caller.actor(), token, draft.as_ref(), once, now).await??;
-        let Some(token) = made.fresh() else { return self.shown_before(made.replayed()).await };
+        let Some((token, lease)) = made.fresh() else { return self.shown_before(made.replayed()).await };
         if let Some(draft) = &draft {
-            self.admit_token(&token, vec![(1, draft.key.clone())]).await?;
+            self.admit_token(&token, vec![(1, draft.key.clone())], lease);
         }
         Ok(Issued { token, value: draft.map(|draft| draft.value.reveal()) })
     }
@@ -114,7 +114,7 @@ impl Manager {
         draft: Option<&Draft>,
         once: Option<Idempotency>,
         now: Millis,
-    ) -> Result<Result<idempotency::Made<DelegateToken>, Refusal>, StoreError> {
+    ) -> Result<Result<idempotency::Made<(DelegateToken, Option<Millis>)>, Refusal>, StoreError> {
         let sealed = draft.map(|draft| draft.sealed.clone());
         let manager_key = self.keys.manager_id;
         let work = job(move |tx| {
@@ -122,9 +122,9 @@ impl Manager {
                 if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
                     return Ok(before.map(idempotency::Made::Replayed));
                 }
-                if accounts::get(tx, &token.scope.top()).await?.is_none() {
+                let Some(account) = accounts::get(tx, &token.scope.top()).await? else {
                     return Ok(Err(Refusal::not_found("account")));
-                }
+                };
                 tokens::insert(tx, &token).await?;
                 if let Some(sealed) = sealed {
                     tokens::issue(tx, token.id, 1, &sealed, manager_key, now).await?;
@@ -132,7 +132,7 @@ impl Manager {
                 }
                 audit::append(tx, &actor, now, change("token.create", &token, token.name.to_string())).await?;
                 idempotency::keep(tx, &actor, once.as_ref(), &token.id.to_string(), now).await?;
-                Ok(Ok(idempotency::Made::Fresh(token)))
+                Ok(Ok(idempotency::Made::Fresh((token, account.lease))))
             })
         });
         self.store.write(work).await
@@ -165,11 +165,12 @@ impl Manager {
                 }
                 tokens::issue(tx, id, 1, &sealed, manager_key, now).await?;
                 audit::append(tx, &actor, now, change("token.issue", &token, "generation 1".to_owned())).await?;
-                Ok(Ok(tokens::get(tx, id).await?.ok_or(StoreError::NotFound)?))
+                let lease = accounts::get(tx, &token.scope.top()).await?.and_then(|account| account.lease);
+                Ok(Ok((tokens::get(tx, id).await?.ok_or(StoreError::NotFound)?, lease)))
             })
         });
-        let token = self.store.write(work).await??;
-        self.admit_token(&token, vec![(1, draft.key.clone())]).await?;
+        let (token, lease) = self.store.write(work).await??;
+        self.admit_token(&token, vec![(1, draft.key.clone())], lease);
         Ok(Issued { token, value: Some(draft.value.reveal()) })
     }
 

@@ -2,7 +2,7 @@
 
 use legation_model::{
     Millis, Scope,
-    ids::{DelegateId, ReceiptId},
+    ids::{DelegateId, ReceiptId, TokenId},
     receipt::{Receipt, ReceiptLine, Statement},
 };
 use sqlx::any::AnyRow;
@@ -21,8 +21,8 @@ const LINES: &str = "SELECT * FROM receipt_lines WHERE receipt = $1 ORDER BY nam
 const STATEMENTS: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number";
 const INCOMPLETE: &str = "SELECT id FROM receipts WHERE completed_at IS NULL";
 const LIST: &str = "SELECT * FROM receipts WHERE (revoked_at < $1 OR (revoked_at = $1 AND id < $2)) \
-     AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) \
-     ORDER BY revoked_at DESC, id DESC LIMIT $4";
+     AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) AND ($4 = '' OR token = $4) \
+     ORDER BY revoked_at DESC, id DESC LIMIT $5";
 
 /// Adds one with its lines and statements.
 ///
@@ -156,9 +156,15 @@ pub async fn incomplete(conn: &mut Conn) -> Result<Vec<Receipt>, StoreError> {
 ///
 /// # Errors
 /// Those of the database; [`StoreError::Refused`] for a cursor of another list.
-pub async fn list(conn: &mut Conn, within: Option<&Scope>, page: &Page) -> Result<Paged<Receipt>, StoreError> {
+pub async fn list(
+    conn: &mut Conn,
+    within: Option<&Scope>,
+    token: Option<TokenId>,
+    page: &Page,
+) -> Result<Paged<Receipt>, StoreError> {
     let (at, id) = page.border(Millis::MAX)?;
-    let query = sqlx::query(LIST).bind(at).bind(id).bind(page::within(within)).bind(page.rows());
+    let query = sqlx::query(LIST).bind(at).bind(id).bind(page::within(within));
+    let query = query.bind(token.map(|token| token.to_string()).unwrap_or_default()).bind(page.rows());
     let items = conn.all(query).await?.iter().map(receipt).collect::<Result<_, _>>()?;
     Ok(page.cut(items, |receipt: &Receipt| page::border(receipt.revoked_at, receipt.id)))
 }

@@ -265,6 +265,11 @@ impl Puppet {
         self.token.secret = legation_model::Secret::new(bytes);
     }
 
+    /// Takes another token, as when its owner exchanges the file; the process stays the same.
+    pub fn switch(&mut self, token: &Issued) {
+        self.token = token.value.expose().parse().expect("a token");
+    }
+
     /// Uses an id that nobody knows.
     pub fn forge_id(&mut self) {
         self.token.id = legation_model::ids::TokenId::random(&SystemEntropy);

@@ -1,6 +1,6 @@
 //! Requests: bounded bodies, strict JSON, queries and ids, each with a refusal that names the fix.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     body::BodyDataStream,
@@ -17,7 +17,7 @@ use legation_store::Page;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use crate::{access::Caller, error::Refusal, idempotency::Idempotency};
+use crate::{Manager, access::Caller, error::Refusal, idempotency::Idempotency};
 
 /// The largest body: a task with the largest script, input and secrets, all of it escaped.
 const BODY_MAX: usize = 4 << 20;
@@ -35,16 +35,18 @@ pub(super) struct Body<T> {
     pub(super) once: Option<Idempotency>,
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<Manager>> for Body<T> {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, manager: &Arc<Manager>) -> Result<Self, Refusal> {
         let route = format!("{} {}", request.method(), request.uri().path());
         let key = request.headers().get("idempotency-key").cloned();
         let bytes = read(request).await?;
         let value = json::parse(object(&bytes)?)?;
         let once = match key {
-            Some(key) => Some(Idempotency::new(key.to_str().unwrap_or_default(), &route, &bytes)?),
+            Some(key) => {
+                Some(Idempotency::new(key.to_str().unwrap_or_default(), &route, &bytes, &manager.keys.sealer)?)
+            }
             None => None,
         };
         Ok(Self { value, once })

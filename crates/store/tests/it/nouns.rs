@@ -207,7 +207,7 @@ pub(crate) async fn receipts(place: &Place) {
     assert_eq!((found.lines[1].stopped_reported_at, found.lines[1].tasks_killed), (Some(NOW + 3), Some(3)));
     assert_eq!(found.lines[0].stopped_reported_at, None);
     let page = Page::first(10);
-    let list = read!(store, |conn| receipts::list(conn, None, &page).await).unwrap();
+    let list = read!(store, |conn| receipts::list(conn, None, None, &page).await).unwrap();
     assert_eq!(list.items.iter().map(|receipt| receipt.id).collect::<Vec<_>>(), [id(1)]);
 }
 

@@ -20,6 +20,8 @@ super::on_both!(
     connects_that_race_a_revoke_never_survive_it,
     a_report_is_checked_against_the_store_itself,
     a_stalled_peer_holds_up_nobody,
+    a_watcher_hears_the_end,
+    attempts_left_under_an_old_token_are_stopped,
     a_restart_right_afterwards_remembers,
     a_stop_report_appends_to_its_own_line_only,
     revoking_again_answers_with_the_same_receipt,
@@ -395,4 +397,39 @@ async fn revoke_in_store_alone(inside: &Inside, token: &Issued) {
         }))
         .await
         .expect("revoked in the store alone");
+}
+
+async fn a_watcher_hears_the_end(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let (_puppet, _, task) = super::working(&inside, "a1", &token).await;
+    let mut stream = inside.client.output(task, Default::default());
+    let watch = tokio::spawn(async move {
+        loop {
+            match stream.next().await.expect("a stream") {
+                Some(legation_api::client::OutputItem::End(task)) => return task.state,
+                Some(_) => {}
+                None => panic!("the stream ends with the task"),
+            }
+        }
+    });
+    revoke(&inside, &token).await;
+    let bound = std::time::Duration::from_secs(4);
+    let state = tokio::time::timeout(bound, watch).await.expect("told, before it looks by itself").expect("no panic");
+    assert_eq!(state, TaskState::Lost);
+}
+
+async fn attempts_left_under_an_old_token_are_stopped(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let (old, new) = (inside.token("old").await, inside.token("new").await);
+    let (mut puppet, attempt, task) = super::working(&inside, "a1", &old).await;
+    eventually("the start is recorded", async || {
+        (inside.client.task(task).await.expect("a task").state == TaskState::Running).then_some(())
+    })
+    .await;
+    puppet.switch(&new);
+    let held = legation_wire::message::HeldAttempt { attempt, phase: legation_wire::message::Phase::Running };
+    assert!(matches!(puppet.connect_holding(vec![held]).await, Attempted::Welcome(_)));
+    revoke(&inside, &old).await;
+    assert_eq!(puppet.message().await, ToDelegate::Cancel { attempt, grace: 0 });
 }

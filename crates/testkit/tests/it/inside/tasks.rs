@@ -24,6 +24,8 @@ super::on_both!(
     a_repeated_submission_is_the_same_task,
     waiting_and_running_tasks_survive_a_restart,
     a_policy_refusal_is_a_rejection,
+    a_cancel_right_after_the_submission_is_not_lost,
+    a_delegate_that_reports_what_cannot_be_is_cut_off,
 );
 
 fn shell(on: &str, script: &str) -> SubmitTask {
@@ -217,4 +219,38 @@ async fn a_policy_refusal_is_a_rejection(engine: Engine) {
     puppet.say(FromDelegate::Refused { attempt: assignment.attempt, reason }).await.expect("said");
     let task = state(&inside, task, TaskState::Rejected).await;
     assert_eq!(task.reason, "the policy refuses\u{fffd}[2J shell", "without control characters");
+}
+
+async fn a_cancel_right_after_the_submission_is_not_lost(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("one", &token);
+    puppet.hello.capacity = 40;
+    puppet.join().await;
+    for _ in 0..20 {
+        let task = inside.client.submit_task(&shell("one", "true")).await.expect("submitted").id;
+        let cancelled = inside.client.cancel_task(task).await.expect("asked").task;
+        if cancelled.state == TaskState::Cancelled {
+            continue;
+        }
+        let mut attempt = None;
+        loop {
+            match puppet.message().await {
+                ToDelegate::Assign(assignment) => attempt = Some(assignment.attempt),
+                // One that comes before its assignment finds nothing to end; one must come after it.
+                ToDelegate::Cancel { attempt: told, .. } if Some(told) == attempt => break,
+                _ => {}
+            }
+        }
+    }
+}
+
+async fn a_delegate_that_reports_what_cannot_be_is_cut_off(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let (mut puppet, attempt, task) = super::working(&inside, "one", &token).await;
+    let bytes = b"a gap".to_vec();
+    puppet.say(FromDelegate::Output { attempt, offset: 1000, stream: Stream::Stdout, bytes }).await.expect("said");
+    inside.sessions(&token, 0).await;
+    assert!(!inside.client.task(task).await.expect("a task").state.is_final());
 }
