@@ -1,10 +1,10 @@
 //! The program: as a supervisor, or configuration, lock, agent.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use crate::{agent, config::Config, exit, settings, state::StateDir, supervisor};
+use crate::{agent, config::Config, exit, settings, state::StateDir, supervisor, system};
 
 /// How long threads that still resolve a name may hold up the end.
 const SHUTDOWN: Duration = Duration::from_millis(100);
@@ -15,6 +15,7 @@ pub fn main(change: impl FnOnce(&mut Config)) -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == supervisor::ARGUMENT) {
         return if supervisor::run().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    exit::when_unexpected();
     ExitCode::from(run(change))
 }
 
@@ -25,6 +26,9 @@ fn run(change: impl FnOnce(&mut Config)) -> u8 {
     }
     if arguments.iter().any(|text| text == "--version") {
         return say(&format!("legation-delegate {}\n", env!("CARGO_PKG_VERSION")));
+    }
+    if let Err(error) = system::follow_parent() {
+        return fail(exit::UNAVAILABLE, &error);
     }
     match Config::read(arguments, |name| std::env::var(name).ok()) {
         Ok(mut config) => {
@@ -37,7 +41,9 @@ fn run(change: impl FnOnce(&mut Config)) -> u8 {
 
 fn start(config: Config) -> u8 {
     let level = config.log;
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
+    // A log that nobody reads any more must not end what it tells about: no complaint about it on standard error.
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
+    log.log_internal_errors(false).init();
     // Nothing that this process got from its parent goes on to a task, and nobody reads its memory.
     close_fds::set_fds_cloexec(3, &[]);
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
@@ -69,8 +75,8 @@ fn say(text: &str) -> u8 {
     exit::CLEAN
 }
 
-#[expect(clippy::print_stderr, reason = "the one sentence before the end, also where logs are not yet set up")]
+/// The one sentence before the end, also where logs are not yet set up. If nobody reads it the code still tells.
 fn fail(code: u8, error: &dyn std::fmt::Display) -> u8 {
-    eprintln!("legation-delegate: {error}");
+    let _ = writeln!(std::io::stderr(), "legation-delegate: {error}");
     code
 }

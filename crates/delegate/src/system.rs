@@ -36,6 +36,18 @@ impl Entropy for SystemEntropy {
     }
 }
 
+/// Asks for SIGTERM when the parent of this process ends, if `LEGATION_EXIT_WITH_PARENT=1` says so, as
+/// `legation up` does: tasks then have the usual time to end.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn follow_parent() -> std::io::Result<()> {
+    if std::env::var_os("LEGATION_EXIT_WITH_PARENT").is_some_and(|value| value == "1") {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    }
+    Ok(())
+}
+
 /// A timer on `CLOCK_BOOTTIME`, so that a machine that was suspended past a deadline acts on waking and
 /// does not count the sleep as time left.
 #[derive(Debug)]

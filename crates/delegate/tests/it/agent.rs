@@ -400,6 +400,23 @@ async fn health_says_whether_it_is_connected() {
 }
 
 #[tokio::test]
+async fn a_log_that_nobody_reads_does_not_end_it() {
+    let manager = Manager::start().await;
+    let mut delegate = Delegate::start_with(&manager, |command| {
+        command.stderr(std::process::Stdio::piped());
+    });
+    drop(delegate.child.stderr.take());
+    let (mut session, _) = manager.session().await;
+    session.assign(&script("echo still here"));
+    session.await_output("still here\n").await;
+    drop(session);
+    let (mut session, again) = manager.session().await;
+    assert_eq!(again.counter, 2, "the same process");
+    session.goodbye(GoodbyeReason::DelegateStopped, None).await;
+    assert_eq!(delegate.exit_code().await, Some(78));
+}
+
+#[tokio::test]
 async fn what_is_wrong_at_the_start_is_one_sentence_and_a_code() {
     let manager = Manager::start().await;
     let delegate = Delegate::start(&manager);

@@ -1,6 +1,7 @@
 //! `legation up`: from nothing to a first task, again and again, and what stands in its way.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -14,6 +15,8 @@ use tokio::process::Command;
 
 /// Stopping lets a delegate finish its tasks; nothing runs here.
 const STOPPED_WITHIN: Duration = Duration::from_secs(15);
+/// Killed it cannot stop anything in order, but its children notice, and a task still has its 25 s.
+const GONE_WITHIN: Duration = Duration::from_secs(40);
 /// Whatever is in the way is found before anything runs for long.
 const REFUSED_WITHIN: Duration = Duration::from_secs(30);
 /// What it says when everything runs.
@@ -68,8 +71,15 @@ async fn stop(mut up: Process) {
     assert!(family.len() >= 2, "a Manager and a delegate");
     up.signal(Signal::INT);
     assert_eq!(up.exit(STOPPED_WITHIN).await.code(), Some(0), "{}", up.log());
-    let gone = async || family.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(());
-    within(Duration::from_secs(2), "nothing of it is left", gone).await;
+    within(Duration::from_secs(2), "nothing of it is left", async || all_gone(&family).then_some(())).await;
+}
+
+/// A zombie that its new parent has not collected yet is gone as well.
+fn all_gone(family: &BTreeSet<u32>) -> bool {
+    family.iter().all(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with(['Z', 'X']))
+    })
 }
 
 /// It ends with a failure that a person can read: one sentence and, perhaps, its fix.
@@ -102,6 +112,23 @@ async fn a_second_run_finds_everything_as_it_was() {
     let said = fs::read_to_string(home.path("first.log")).expect("a log")
         + &fs::read_to_string(home.path("second.log")).expect("a log");
     assert!(!said.contains("lak_") && !said.contains("ldt_"), "neither key nor token is printed: {said}");
+}
+
+#[tokio::test]
+async fn nothing_outlives_it_even_when_it_is_killed() {
+    let home = Home::new();
+    let mut up = home.up("up.log", &["--listen", "127.0.0.1:0"]);
+    ready(&mut up).await;
+    let mark = home.path("outlives").display().to_string();
+    home.cli(&["task", "run", "--detach", "--env", &format!("MARK={mark}"), "--", "setsid sleep 600 & sleep 600"])
+        .await;
+    let works = async || (procfs::marked(&mark).len() >= 3).then_some(());
+    eventually("the task and what it left behind run", works).await;
+    let family = procfs::descendants(up.pid().expect("it runs"));
+    assert!(family.len() >= 6, "a Manager, a delegate, a supervisor and a task: {family:?}");
+    up.kill().await;
+    within(GONE_WITHIN, "nothing of it is left", async || all_gone(&family).then_some(())).await;
+    assert_eq!(procfs::marked(&mark).len(), 0);
 }
 
 #[tokio::test]
