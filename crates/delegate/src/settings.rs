@@ -37,6 +37,10 @@ settings! {
     LOG = "DELEGATE_LOG", Some("--log"), "error, warn, info (default), debug or trace";
 }
 
+/// Read by the dialler, as other programs do.
+const PROXY_VARIABLES: &str = "HTTPS_PROXY, HTTP_PROXY, NO_PROXY";
+const PROXY_HELP: &str = "proxies on the way to the Manager, also user:password@host";
+
 /// The help text.
 pub fn help() -> String {
     let mut text = String::from(
@@ -47,12 +51,42 @@ pub fn help() -> String {
         let flag = setting.flag.unwrap_or("(never a flag)");
         text.push_str(&format!("  {:<23} {:<16} {}\n", setting.env, flag, setting.help));
     }
+    text.push_str(&format!("  {:<40} {}\n", PROXY_VARIABLES, PROXY_HELP));
     text.push_str(
-        "  HTTPS_PROXY, HTTP_PROXY, NO_PROXY        proxies on the way to the Manager, also user:password@host\n\
-         \nOptions:\n  --help      this text\n  --version   the version\n\
+        "\nOptions:\n  --help      this text\n  --version   the version\n\
          \nExit codes:\n  0   stopped as asked\n  1   something unexpected\n  64  wrong configuration or command line\n  \
          69  something on this machine is missing or in use, such as the state directory\n  \
          78  the Manager refused the token or stopped this delegate: do not restart it\n",
     );
     text
+}
+
+/// The reference page, `docs/delegate.md`.
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Settings of a delegate\n\nGenerated from the program; a test keeps it true. A flag wins over its \
+         variable.\n\n| environment | flag | meaning |\n|---|---|---|\n",
+    );
+    for setting in SETTINGS {
+        let flag = setting.flag.map_or_else(|| "never a flag".to_owned(), |flag| format!("`{flag}`"));
+        page.push_str(&format!("| `{}` | {flag} | {} |\n", setting.env, setting.help));
+    }
+    let proxies = PROXY_VARIABLES.replace(", ", "`, `");
+    page.push_str(&format!("| `{proxies}` | no flag | {PROXY_HELP} |\n"));
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_page_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/delegate.md");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, reference()).expect("writable");
+        }
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(page, reference(), "run `UPDATE=1 cargo test -p legation-delegate reference_page`");
+    }
 }
