@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf};
 
 use legation_model::{
     Millis, Name, Text,
-    delegate::{Isolation, TAGS_MAX},
+    delegate::TAGS_MAX,
     secret::SecretText,
     token::{TOKEN_PREFIX, Token},
 };
@@ -122,11 +122,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// How well tasks are kept from the token.
-    pub fn isolation(&self) -> Isolation {
-        let own = rustix::process::getuid().as_raw();
-        let other = self.task_user.as_ref().is_some_and(|user| user.ids.uid != own);
-        if other { Isolation::User } else { Isolation::None }
+    /// What no task should read: the state directory, and the token's file if there is one.
+    pub fn protected(&self) -> Vec<PathBuf> {
+        let token = match &self.token {
+            TokenSource::Value(_) => None,
+            TokenSource::File(path) => Some(path),
+        };
+        // Only made absolute: where a link leads is looked up for each task.
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        [Some(&self.state_dir), token].into_iter().flatten().map(absolute).collect()
     }
 
     /// Reads flags, and the environment for what they leave open.
@@ -268,9 +272,6 @@ fn default_state_dir(environment: &impl Fn(&str) -> Option<String>) -> PathBuf {
 
 /// A user by name, by number, or by both numbers. Only local users have names here.
 fn task_user(text: &str) -> Result<TaskUser, ConfigError> {
-    if !rustix::process::getuid().is_root() {
-        return Err(wrong(settings::TASK_USER, "needs the delegate to run as root"));
-    }
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     // passwd(5): name, password, uid, gid, comment, home, shell.
     let rows = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|row| row.len() >= 6);
@@ -282,6 +283,10 @@ fn task_user(text: &str) -> Result<TaskUser, ConfigError> {
     let (Some(uid), Some(gid)) = (uid, gid) else {
         return Err(wrong(settings::TASK_USER, "names no user of this machine, or a uid without its gid"));
     };
+    let own = rustix::process::getuid();
+    if !own.is_root() && own.as_raw() != uid {
+        return Err(wrong(settings::TASK_USER, "names another user, which needs the delegate to run as root"));
+    }
     let home = row.map_or_else(|| "/".to_owned(), |row| row[5].to_owned());
     Ok(TaskUser { ids: RunAs { uid, gid }, home })
 }

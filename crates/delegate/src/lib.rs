@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod config;
+pub mod confine;
 pub mod exit;
 pub mod health;
 pub mod mask;

@@ -31,7 +31,7 @@ settings! {
     STATE_DIR = "DELEGATE_STATE_DIR", Some("--state-dir"), "its key and its unsent results (default: /var/lib/legation-delegate for root, else ~/.local/state/legation-delegate)";
     ON_REVOKED = "DELEGATE_ON_REVOKED", Some("--on-revoked"), "exit (default) or park, when the Manager stops it";
     CAPACITY = "DELEGATE_CAPACITY", Some("--capacity"), "how many tasks run at once, 1 to 256 (default: 4)";
-    TASK_USER = "DELEGATE_TASK_USER", Some("--task-user"), "run tasks as this user: name, uid or uid:gid (needs root; keeps the token from tasks)";
+    TASK_USER = "DELEGATE_TASK_USER", Some("--task-user"), "run tasks as this user: name, uid or uid:gid (needs root; keeps the token from tasks); the delegate's own user switches confinement off";
     POLICY_FILE = "DELEGATE_POLICY_FILE", Some("--policy-file"), "a TOML file that says what tasks may do here";
     HEALTH_ADDR = "DELEGATE_HEALTH_ADDR", Some("--health-addr"), "serve /healthz, /readyz and /metrics here, such as 127.0.0.1:7431 (default: off)";
     LOG = "DELEGATE_LOG", Some("--log"), "error, warn, info (default), debug or trace";

@@ -15,6 +15,7 @@ use std::{
 use legation_link::{Backoff, DialConfig, Dialer, Proxies};
 use legation_model::{
     Millis,
+    delegate::Isolation,
     ids::{AttemptId, BootId, DelegateId},
     token::Token,
 };
@@ -119,6 +120,7 @@ struct Agent {
     backoff: Backoff,
     /// Whether the session is open.
     welcomed: bool,
+    isolation: Isolation,
     boot: BootId,
     counter: u64,
     delegate: Option<DelegateId>,
@@ -152,6 +154,7 @@ impl Agent {
         let dialer = Dialer::new(&dial).map_err(|error| Fatal::new(exit::USAGE, error))?;
         let identity = state.identity(&SystemEntropy).map_err(|error| unavailable(&error))?;
         let spool = Spool::open(state.attempts()).map_err(|error| unavailable(&error))?;
+        let isolation = tasks::isolation(&config);
         let (teller, told) = mpsc::channel(TOLD_MAX);
         let listen = |kind| signal(kind).map_err(|error| unavailable(&error));
         Ok(Self {
@@ -166,6 +169,7 @@ impl Agent {
             link: Link::Due,
             backoff: Backoff::new(FIRST_WINDOW, Arc::new(SystemEntropy)),
             welcomed: false,
+            isolation,
             boot: BootId::random(&SystemEntropy),
             counter: 0,
             spool,

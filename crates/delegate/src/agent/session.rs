@@ -74,7 +74,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: kinds.map(|kind| kind.to_string()).collect(),
             capacity: self.config.capacity,
-            isolation: self.config.isolation(),
+            isolation: self.isolation,
             attempts: self.spool.held(),
         }
     }

@@ -1,9 +1,10 @@
 //! Assignments: taken, refused, cancelled, fenced, finished.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
+use std::{collections::BTreeSet, io, path::Path, sync::atomic::Ordering::Relaxed};
 
 use legation_model::{
     Clock, Millis,
+    delegate::Isolation,
     ids::{AttemptId, TaskId},
     task::{TaskKind, TaskState},
 };
@@ -12,7 +13,8 @@ use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 
 use super::{Agent, FORMER_MAX, KILL_ROUNDS};
 use crate::{
-    request,
+    config::Config,
+    confine, request,
     runner::{self, MARKER, Told, Wanted, ended},
     supervisor::order::{Begin, Report},
     system::SystemClock,
@@ -140,6 +142,13 @@ impl Agent {
                 self.status.started.fetch_add(1, Relaxed);
                 tracing::info!(%attempt, %task, "an attempt starts");
             }
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                let place = self.config.state_dir.display();
+                self.refuse(
+                    attempt,
+                    format!("the disk of the delegate's state directory {place} is full: make room there"),
+                );
+            }
             Err(error) => self.refuse(attempt, format!("the delegate cannot start a task: {error}")),
         }
         self.count();
@@ -155,6 +164,7 @@ impl Agent {
             env: self.environment(assignment.task, attempt),
             assignment,
             lease_until: self.lease.unwrap_or(0),
+            protected: self.protected(),
             user: self.config.task_user.as_ref().map(|user| user.ids),
             room: room(attempt),
         };
@@ -173,7 +183,6 @@ impl Agent {
 
     /// All that a task has of its surroundings.
     fn environment(&self, task: TaskId, attempt: AttemptId) -> Vec<(String, String)> {
-        let own_home = || std::env::var("HOME").unwrap_or_else(|_| "/".to_owned());
         let home = self.config.task_user.as_ref().map_or_else(own_home, |user| user.home.clone());
         let pairs = [
             ("PATH", PATH.to_owned()),
@@ -184,6 +193,13 @@ impl Agent {
             (MARKER, self.marker()),
         ];
         pairs.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+
+    /// What the supervisor keeps its task from.
+    fn protected(&self) -> Vec<String> {
+        let confined = self.isolation == Isolation::Landlock;
+        let places = if confined { self.config.protected() } else { Vec::new() };
+        places.iter().map(|place| place.to_string_lossy().into_owned()).collect()
     }
 
     fn gone(&mut self, attempt: AttemptId) {
@@ -204,6 +220,27 @@ impl Agent {
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
         }
     }
+}
+
+/// How well tasks are kept from the token on this machine.
+pub(super) fn isolation(config: &Config) -> Isolation {
+    if let Some(user) = &config.task_user {
+        let other = user.ids.uid != rustix::process::getuid().as_raw();
+        return if other { Isolation::User } else { Isolation::None };
+    }
+    match confine::check(&config.protected(), Path::new(&own_home()), &std::env::temp_dir()) {
+        Ok(()) => Isolation::Landlock,
+        Err(error) => {
+            tracing::warn!(
+                "tasks can read what this delegate can, its token included ({error}): set DELEGATE_TASK_USER"
+            );
+            Isolation::None
+        }
+    }
+}
+
+fn own_home() -> String {
+    std::env::var("HOME").unwrap_or_else(|_| "/".to_owned())
 }
 
 /// The directory of an attempt.

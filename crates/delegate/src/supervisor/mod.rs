@@ -11,7 +11,7 @@ mod pipes;
 mod reaper;
 mod task;
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, path::PathBuf};
 
 use legation_model::{Clock, Millis, task::TaskState};
 use legation_wire::message::{Finished, Stream};
@@ -30,6 +30,7 @@ use self::{
     task::Task,
 };
 use crate::{
+    confine,
     output::{Chunk, Output},
     system::{BootTimer, SystemClock},
     tree,
@@ -99,12 +100,23 @@ fn first_order(inbox: &mut Inbox) -> Result<Begin, Gone> {
 }
 
 fn begin_task(begin: &Begin) -> Result<(Task, Reaper), String> {
+    confine_to_rest(&begin.protected)?;
     let task = Task::start(begin)?;
     let reaper = Reaper::start(task.pid).map_err(|error| {
         tree::kill(|| tree::descendants(getpid().as_raw_pid()));
         format!("the delegate has no room for another thread: {error}")
     })?;
     Ok((task, reaper))
+}
+
+/// Keeps this process, hence all of the task, from what is protected.
+fn confine_to_rest(protected: &[String]) -> Result<(), String> {
+    let places: Vec<PathBuf> = protected.iter().map(PathBuf::from).collect();
+    if places.is_empty() {
+        return Ok(());
+    }
+    // Whoever chose this delegate for its isolation must not get less.
+    confine::confine(&places).map_err(|error| format!("the task cannot be kept from the delegate's token: {error}"))
 }
 
 /// Why the attempt is over.

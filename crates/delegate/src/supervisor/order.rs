@@ -51,6 +51,9 @@ pub struct Begin {
     /// A directory for this attempt alone; made and removed by the supervisor.
     #[n(4)]
     pub room: String,
+    /// What it must not read although it runs as the delegate's own user. Absolute paths.
+    #[n(5)]
+    pub protected: Vec<String>,
 }
 
 /// Another user for tasks.

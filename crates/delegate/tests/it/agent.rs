@@ -446,4 +446,61 @@ async fn what_is_wrong_at_the_start_is_one_sentence_and_a_code() {
     })
     .await;
     assert!(code == Some(64) && text.contains("must not be an argument"), "{text}");
+    let (code, text) = refused(&|command| {
+        command.args(["--name", "ldt_canary"]);
+    })
+    .await;
+    assert!(code == Some(64) && text.contains("must not be an argument") && !text.contains("canary"), "{text}");
+    let (code, text) = refused(&|command| {
+        command.env("DELEGATE_TOKEN_FILE", "/no/such/file");
+    })
+    .await;
+    assert!(code == Some(64) && text.contains("both DELEGATE_TOKEN and DELEGATE_TOKEN_FILE"), "{text}");
+}
+
+#[tokio::test]
+async fn a_task_that_runs_too_long_ends_with_everything_it_started() {
+    let manager = Manager::start().await;
+    let _delegate = Delegate::start(&manager);
+    let mark = Mark::new();
+    let (mut session, _) = manager.session().await;
+    session.assign(&Assignment { timeout: 400, ..stubborn(&mark) });
+    let end = session.finished().await;
+    assert_eq!((end.state, mark.alive()), (TaskState::TimedOut, 0));
+    assert!(end.reason.contains("400 ms"), "{}", end.reason);
+    // A cancelled one as well, although it ignores being asked.
+    let task = stubborn(&mark);
+    session.assign(&task);
+    session.await_output("up\n").await;
+    session.say(ToDelegate::Cancel { attempt: task.attempt, grace: 100 });
+    let end = loop {
+        let end = session.finished().await;
+        if end.attempt == task.attempt {
+            break end;
+        }
+    };
+    assert_eq!((end.state, mark.alive()), (TaskState::Cancelled, 0));
+}
+
+#[tokio::test]
+async fn what_the_owner_forbids_is_not_offered_and_refused_with_the_reason() {
+    let manager = Manager::start().await;
+    for (policy, offered, reason) in [
+        ("kinds = ['http']", &["http"][..], "does not allow shell tasks"),
+        ("interpreters = ['/bin/bash']", &["shell", "http"], "does not allow the interpreter \"/bin/sh\""),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("policy.toml");
+        std::fs::write(&file, policy).expect("written");
+        let _delegate = Delegate::start_with(&manager, |command| {
+            command.env("DELEGATE_POLICY_FILE", &file);
+        });
+        let (mut session, hello) = manager.session().await;
+        assert_eq!(hello.capabilities, offered);
+        let ran = directory.path().join("ran");
+        session.assign(&script(&format!(": > {}", ran.display())));
+        let said = session.message().await;
+        assert!(matches!(&said, FromDelegate::Refused { reason: why, .. } if why.contains(reason)), "{said:?}");
+        assert!(!ran.exists());
+    }
 }

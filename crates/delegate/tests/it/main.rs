@@ -1,6 +1,8 @@
 //! The delegate's processes as they are: every test here starts the real program.
 
 mod agent;
+mod disk;
+mod isolation;
 mod manager;
 mod sessions;
 mod supervisor;

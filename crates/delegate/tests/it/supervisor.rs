@@ -65,6 +65,7 @@ impl Supervisor {
             assignment,
             lease_until: in_ms(HOUR),
             user: None,
+            protected: vec![],
             env: vec![path, mark.variable()],
             room: room.to_str().expect("a text").to_owned(),
         };
