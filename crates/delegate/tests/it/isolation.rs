@@ -137,13 +137,12 @@ async fn another_user_cannot_read_the_key_or_the_token_and_dies_all_the_same() {
 #[tokio::test]
 async fn nobody_reads_the_memory_of_the_delegate_not_even_its_own_user() {
     let manager = Manager::start().await;
+    let directory = tempfile::tempdir().expect("a directory");
     let mut delegate = if rustix::process::getuid().is_root() {
         // Root owns its own processes' files either way: what it takes to see the difference is another user.
         Delegate::start_with(&manager, |command| {
-            let state = std::env::temp_dir().join(format!("legation-test-{}", Mark::new().value));
-            std::fs::create_dir(&state).expect("a directory");
-            std::os::unix::fs::chown(&state, Some(65534), Some(65534)).expect("root may");
-            command.uid(65534).gid(65534).env("DELEGATE_STATE_DIR", state);
+            std::os::unix::fs::chown(directory.path(), Some(65534), Some(65534)).expect("root may");
+            command.uid(65534).gid(65534).env("DELEGATE_STATE_DIR", directory.path());
         })
     } else {
         Delegate::start(&manager)

@@ -52,21 +52,27 @@ async fn a_new_session_takes_over_while_the_old_one_works_and_tasks_notice_nothi
     drop(old);
     std::fs::write(&go, b"").expect("written");
     // Another may take over already; whichever session is in use hears of the end.
-    let end = loop {
-        let next = manager.session();
-        tokio::pin!(next);
-        let finished = async {
-            loop {
-                if let Ok(ManagerEvent::Message(FromDelegate::Finished(finished))) = new.event().await {
-                    return finished;
+    let watch = async {
+        loop {
+            let next = manager.session();
+            tokio::pin!(next);
+            let finished = async {
+                loop {
+                    match new.event().await {
+                        Ok(ManagerEvent::Message(FromDelegate::Finished(finished))) => return finished,
+                        Ok(_) => {}
+                        // The next one is on its way.
+                        Err(_) => std::future::pending().await,
+                    }
                 }
-            }
-        };
-        new = tokio::select! {
-            end = finished => break end,
-            (session, _) = &mut next => session,
-        };
+            };
+            new = tokio::select! {
+                end = finished => return end,
+                (session, _) = &mut next => session,
+            };
+        }
     };
+    let end = within("the task ends", watch).await;
     assert_eq!((end.state, end.output_bytes), (TaskState::Succeeded, 8));
     assert!(!delegate.log().contains("not connected"), "nothing was ever wrong: {}", delegate.log());
     assert!(delegate.child.try_wait().expect("a child").is_none());
