@@ -75,7 +75,7 @@ pub struct InScope {
 
 /// The account that every Manager starts with.
 pub fn default_scope() -> Scope {
-    "default".parse().expect("a legal scope")
+    legation_model::scope::DEFAULT_ACCOUNT.parse().expect("a legal scope")
 }
 
 /// How much of a list to show.

@@ -66,10 +66,8 @@ impl Caller {
         if self.role.holds(permission) {
             return Ok(());
         }
-        let detail = format!(
-            "this needs the permission {permission}, which the role {} of this key does not hold: use another key",
-            self.role
-        );
+        let detail =
+            format!("this needs the permission {permission}, which the role {} of this key does not hold", self.role);
         Err(Refusal::new(Code::Forbidden, detail))
     }
 
@@ -110,8 +108,7 @@ impl Manager {
     /// `unauthenticated` for anything but a known, unexpired key; `store_unavailable` when nobody can tell.
     pub async fn authenticate(&self, presented: &str, request: String) -> Result<Caller, Refusal> {
         let refusal = || {
-            let detail = "the API key is not accepted: check LEGATION_API_KEY, or make a new one on the Manager's host \
-                          with `legation-manager admin reset`";
+            let detail = "the API key is not known, has expired, or is mistyped";
             Refusal::new(Code::Unauthenticated, detail)
         };
         let key: ApiKey = presented.parse().map_err(|error| Refusal::new(Code::Unauthenticated, format!("{error}")))?;

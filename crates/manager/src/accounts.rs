@@ -3,6 +3,7 @@
 use legation_model::{
     Millis, Scope, Text,
     ids::TokenId,
+    scope::DEFAULT_ACCOUNT,
     token::{DEFAULT_TOKEN, DelegateToken, TokenLimits, TokenStatus},
 };
 use legation_store::{
@@ -18,9 +19,6 @@ use crate::{
     error::Refusal,
     idempotency::{self, Idempotency, Made},
 };
-
-/// The account that a new Manager is born with.
-pub const DEFAULT_ACCOUNT: &str = "default";
 
 impl Manager {
     /// Creates an account and its default token, unissued.

@@ -7,7 +7,6 @@ use legation_model::{Clock, Entropy, Name, Secret, access::Role, api_key::ApiKey
 use legation_store::{Store, api_keys, job};
 
 use crate::{
-    accounts::DEFAULT_ACCOUNT,
     audit::{self, Actor, Change},
     config::Config,
     keys::Keys,
@@ -50,7 +49,7 @@ pub async fn reset(
             let change = Change {
                 action: "admin.reset",
                 object,
-                scope: DEFAULT_ACCOUNT.parse().expect("the default account's name is a scope"),
+                scope: legation_model::scope::DEFAULT_ACCOUNT.parse().expect("the default account's name is a scope"),
                 detail,
             };
             audit::append(tx, &actor, now, change).await

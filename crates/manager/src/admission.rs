@@ -25,12 +25,9 @@ use crate::{
     audit::{self, Actor, Change},
     config::Timing,
     gate::Entered,
-    live::{LiveToken, lock},
+    live::{LiveToken, lock, retry},
     sessions::{NewSession, Session},
 };
-
-/// Why a newcomer who lost its place is told to wait: 5 s.
-const RETRY_SOON: u64 = 5_000;
 
 /// Late starts that are remembered; when there are more, all are forgotten, which only delays an alarm.
 const LATE_BOOTS_MAX: usize = 4_096;
@@ -79,14 +76,14 @@ impl Manager {
     /// # Errors
     /// The Goodbye to send. Doubt of any kind is a reason to retry, never a verdict.
     pub async fn admit(&self, proof: &Proof, hello: Hello, address: IpAddr) -> Result<Admission, Goodbye> {
-        let live = self.tokens.get(proof.hint.token).ok_or_else(|| later("the token is not known yet"))?;
+        let live = self.tokens.get(proof.hint.token).ok_or_else(|| retry("the token is not known yet"))?;
         let entered = live.enter(&self.clock)?;
         // An IPv4 peer of a socket for both families looks like an IPv6 one; rules are written for IPv4.
         let address = address.to_canonical();
         limits_allow(&live, &hello, address)?;
         let joined = self.join(&live, proof.identity, &hello, address).await.map_err(|error| {
             tracing::warn!(token = %live.id, %error, "a delegate cannot be admitted while the store cannot be asked");
-            later("the Manager cannot reach its database")
+            retry("the Manager cannot reach its database")
         })?;
         let (id, open, admission) = match joined {
             Joined::In { id, open, admission } => (id, open, admission),
@@ -115,7 +112,7 @@ impl Manager {
         }));
         self.sessions.register(&session);
         if self.stopping.is_cancelled() {
-            session.stop(Some(later("the Manager is stopping")));
+            session.stop(Some(retry("the Manager is stopping")));
         }
         self.queue.reload();
         self.settle_attempts(&session, &held, open).await;
@@ -151,7 +148,7 @@ impl Manager {
             Box::pin(async move {
                 match tokens::lock_shared(tx, live.id).await? {
                     Some(TokenStatus::Active) => {}
-                    _ => return Ok(Joined::Out(later("the token is no longer active"))),
+                    _ => return Ok(Joined::Out(retry("the token is no longer active"))),
                 }
                 let known = delegates::by_key(tx, &live.scope, &public_key).await?;
                 let arrival = this.seen_before(arrival(known.as_ref(), &hello), &hello);
@@ -164,7 +161,7 @@ impl Manager {
                     return Ok(Joined::Out(goodbye));
                 }
                 if this.is_full(tx, &live, known.as_ref()).await? {
-                    return Ok(Joined::Out(goodbye(
+                    return Ok(Joined::Out(Goodbye::new(
                         GoodbyeReason::MaxDelegates,
                         "the token has as many delegates as it may",
                     )));
@@ -267,7 +264,10 @@ impl Manager {
             %delegate, "two processes use one delegate key; both are refused: give the copy a state directory of its own"
         );
         if let Some(session) = self.sessions.newest(delegate) {
-            session.stop(Some(goodbye(GoodbyeReason::DelegateStopped, "this delegate's key is used by two processes")));
+            session.stop(Some(Goodbye::new(
+                GoodbyeReason::DelegateStopped,
+                "this delegate's key is used by two processes",
+            )));
         }
     }
 
@@ -319,18 +319,20 @@ fn arrival(known: Option<&Delegate>, hello: &Hello) -> Arrival {
 async fn refused(tx: &mut Tx, known: Option<&Delegate>, arrival: Arrival) -> Result<Option<Goodbye>, StoreError> {
     let Some(known) = known else { return Ok(None) };
     Ok(match (known.status, arrival) {
-        (DelegateStatus::Stopped, _) => Some(goodbye(GoodbyeReason::DelegateStopped, "a person stopped this delegate")),
+        (DelegateStatus::Stopped, _) => {
+            Some(Goodbye::new(GoodbyeReason::DelegateStopped, "a person stopped this delegate"))
+        }
         (DelegateStatus::Quarantined, _) => {
             let text = "this delegate's key was used by two processes; start with a new state directory";
-            Some(goodbye(GoodbyeReason::DelegateStopped, text))
+            Some(Goodbye::new(GoodbyeReason::DelegateStopped, text))
         }
         (DelegateStatus::Allowed, Arrival::Clone) => {
             delegates::set_status(tx, known.id, DelegateStatus::Quarantined).await?;
             let text = "another process uses this delegate's key; give each its own state directory";
-            Some(goodbye(GoodbyeReason::DelegateStopped, text))
+            Some(Goodbye::new(GoodbyeReason::DelegateStopped, text))
         }
         (DelegateStatus::Allowed, Arrival::Stale | Arrival::Late) => {
-            Some(goodbye(GoodbyeReason::Superseded, "a newer connection of this delegate took over"))
+            Some(Goodbye::new(GoodbyeReason::Superseded, "a newer connection of this delegate took over"))
         }
         (DelegateStatus::Allowed, _) => None,
     })
@@ -341,13 +343,16 @@ fn limits_allow(live: &LiveToken, hello: &Hello, address: IpAddr) -> Result<(), 
     let limits = &live.limits;
     let account = hello.account.as_deref();
     if account.is_some_and(|account| account != live.scope.account()) {
-        return Err(goodbye(GoodbyeReason::AccountMismatch, "ACCOUNT_ID is not the account of this token"));
+        return Err(Goodbye::new(GoodbyeReason::AccountMismatch, "ACCOUNT_ID is not the account of this token"));
     }
     if !limits.allowed_cidrs.is_empty() && !limits.allowed_cidrs.iter().any(|range| range.contains(&address)) {
-        return Err(goodbye(GoodbyeReason::AddressRefused, "the token does not allow connections from this address"));
+        return Err(Goodbye::new(
+            GoodbyeReason::AddressRefused,
+            "the token does not allow connections from this address",
+        ));
     }
     if !limits.allowed_names.is_empty() && !limits.allowed_names.iter().any(|pattern| pattern.matches(&hello.name)) {
-        return Err(goodbye(GoodbyeReason::NameRefused, "the token does not allow this DELEGATE_NAME"));
+        return Err(Goodbye::new(GoodbyeReason::NameRefused, "the token does not allow this DELEGATE_NAME"));
     }
     Ok(())
 }
@@ -356,14 +361,6 @@ fn limits_allow(live: &LiveToken, hello: &Hello, address: IpAddr) -> Result<(), 
 fn change(action: &'static str, delegate: &Delegate) -> Change {
     let detail = format!("name {} host {} token {}", delegate.name, delegate.host, delegate.token);
     Change { action, object: delegate.id.to_string(), scope: delegate.scope.clone(), detail }
-}
-
-pub(crate) fn goodbye(reason: GoodbyeReason, text: &str) -> Goodbye {
-    Goodbye { reason, receipt: None, retry_after: None, text: text.to_owned() }
-}
-
-pub(crate) fn later(text: &str) -> Goodbye {
-    Goodbye { retry_after: Some(RETRY_SOON), ..goodbye(GoodbyeReason::ManagerDraining, text) }
 }
 
 /// Whether a delegate of this scope may run a task of that one.

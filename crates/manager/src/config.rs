@@ -9,13 +9,12 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use legation_api::accounts::{LEASE_MAX, LEASE_MIN};
 use legation_model::Millis;
 use serde::Deserialize;
 
 /// Where the Manager listens when nobody says otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7430";
-/// The shortest and the longest lease an operator may choose.
-pub const LEASE_RANGE: (Millis, Millis) = (15_000, 24 * 60 * 60 * 1000);
 const LEASE_DEFAULT: Millis = 5 * 60 * 1000;
 const HEARTBEAT_DEFAULT: Millis = 10_000;
 const FIRST_RETRY_DEFAULT: Millis = 1_000;
@@ -276,7 +275,7 @@ fn timing(settings: &Settings) -> anyhow::Result<Timing> {
     let lease = duration("lease", settings.lease.as_deref(), LEASE_DEFAULT)?;
     let heartbeat = duration("heartbeat", settings.heartbeat.as_deref(), HEARTBEAT_DEFAULT.min(lease / 3))?;
     let first_retry = duration("first-retry", settings.first_retry.as_deref(), FIRST_RETRY_DEFAULT)?;
-    if lease < LEASE_RANGE.0 || lease > LEASE_RANGE.1 {
+    if !(LEASE_MIN..=LEASE_MAX).contains(&lease) {
         bail!("lease is out of range: choose 15s to 24h");
     }
     if heartbeat < 100 || heartbeat > lease / 3 {
@@ -298,7 +297,7 @@ fn log_json(settings: &Settings) -> anyhow::Result<bool> {
     match settings.log_format.as_deref() {
         None | Some("text") => Ok(false),
         Some("json") => Ok(true),
-        Some(_) => bail!("log-format is text or json"),
+        Some(_) => bail!("log-format is not known: use text or json"),
     }
 }
 

@@ -76,7 +76,7 @@ pub async fn replay(
     let Some(once) = once else { return Ok(None) };
     let Some(before) = idempotency::get(tx, &actor.name, &once.key).await? else { return Ok(None) };
     if before.body_hash != once.body {
-        let detail = "this Idempotency-Key was used for another request: use a new key for each new request";
+        let detail = "this Idempotency-Key was used for another request";
         return Ok(Some(Err(Refusal::new(Code::IdempotencyMismatch, detail))));
     }
     let id = String::from_utf8(before.response).map_err(|_| StoreError::Corrupt("an idempotency record".to_owned()))?;

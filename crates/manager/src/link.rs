@@ -18,7 +18,7 @@ use tokio::{
 
 use legation_store::{StoreError, job};
 
-use crate::{Manager, admission::Admission, sessions::Session};
+use crate::{Manager, admission::Admission, live::retry, sessions::Session};
 
 /// Connections that may be in their handshake at once; more are shed before they cost anything.
 pub const HANDSHAKES_MAX: usize = 2_048;
@@ -61,7 +61,7 @@ impl Manager {
         drop(handshaking);
         match opened {
             Ok((proof, _)) if proof.role != Role::Delegate => {
-                say_goodbye(link, crate::admission::later("this Manager does not serve upgraders")).await;
+                say_goodbye(link, retry("this Manager does not serve upgraders")).await;
             }
             Ok((proof, Opening::Hello(hello))) => self.serve_delegate(link, &proof, *hello, peer).await,
             Ok((proof, Opening::Stopped(stopped))) => self.serve_stopped(link, &proof, stopped).await,
@@ -163,7 +163,7 @@ impl Manager {
                 reports.push_back(report);
                 Ok(())
             }
-            _ => Err(Leave::Told(Some(crate::admission::later("the Manager's database is behind")))),
+            _ => Err(Leave::Told(Some(retry("the Manager's database is behind")))),
         }
     }
 

@@ -22,6 +22,9 @@ use crate::{
     gate::{Entered, Gate},
 };
 
+/// After how many milliseconds a delegate that met a doubt may come again.
+const RETRY_SOON: u64 = 5_000;
+
 /// One token that has, or had, a secret.
 pub struct LiveToken {
     /// Public id.
@@ -133,9 +136,8 @@ fn ended_by_time(token: &DelegateToken) -> GoodbyeReason {
 }
 
 /// A Goodbye that says: not now, come again.
-fn retry(text: &str) -> Goodbye {
-    let retry_after = Some(5_000);
-    Goodbye { reason: GoodbyeReason::ManagerDraining, receipt: None, retry_after, text: text.to_owned() }
+pub(crate) fn retry(text: &str) -> Goodbye {
+    Goodbye { retry_after: Some(RETRY_SOON), ..Goodbye::new(GoodbyeReason::ManagerDraining, text) }
 }
 
 /// All tokens that ever had a secret and may still be proven.

@@ -12,7 +12,13 @@ use legation_model::{
 use legation_store::{Page, Paged, StoreError, Tx, job, receipts};
 use serde_json::{Value, json};
 
-use crate::{Manager, access::Caller, error::Refusal, keys::Keys, seal::sha256};
+use crate::{
+    Manager,
+    access::Caller,
+    error::Refusal,
+    keys::Keys,
+    seal::{hex, sha256},
+};
 
 impl Keys {
     /// Signs the next statement of a receipt.
@@ -137,9 +143,4 @@ impl Manager {
         });
         self.store.write(work).await
     }
-}
-
-/// Lower-case hexadecimal, as documents spell hashes and signatures.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

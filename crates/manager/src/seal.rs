@@ -105,6 +105,11 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 gives 32 bytes")
 }
 
+/// Lower-case hexadecimal, as documents spell hashes and signatures.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Reads the key-encryption key, or makes one when `may_create` and there is none.
 ///
 /// # Errors
@@ -135,7 +140,7 @@ pub fn load_kek(directory: &Path, may_create: bool, entropy: &dyn Entropy) -> an
 fn create_kek(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<Secret<32>> {
     let mut bytes = Zeroizing::new([0; 32]);
     entropy.fill(bytes.as_mut_slice());
-    let text = Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let text = Zeroizing::new(hex(bytes.as_slice()));
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)

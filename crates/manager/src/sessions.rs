@@ -262,6 +262,5 @@ impl Sessions {
 }
 
 fn superseded() -> Goodbye {
-    let text = "a newer connection of this delegate took over".to_owned();
-    Goodbye { reason: GoodbyeReason::Superseded, receipt: None, retry_after: None, text }
+    Goodbye::new(GoodbyeReason::Superseded, "a newer connection of this delegate took over")
 }

@@ -179,12 +179,7 @@ impl Running {
         let manager = &self.manager;
         manager.stopping.cancel();
         for session in manager.sessions.all() {
-            session.stop(Some(Goodbye {
-                reason: GoodbyeReason::ManagerDraining,
-                receipt: None,
-                retry_after: None,
-                text: "the Manager is stopping".to_owned(),
-            }));
+            session.stop(Some(Goodbye::new(GoodbyeReason::ManagerDraining, "the Manager is stopping")));
         }
         tokio::select! {
             () = manager.connections.wait() => {}

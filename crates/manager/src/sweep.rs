@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use legation_api::accounts::LEASE_MAX;
 use legation_model::{
     Millis,
     ids::{DelegateId, TokenId},
@@ -34,9 +35,9 @@ const IDEMPOTENCY_KEPT: Millis = 24 * 60 * 60 * 1000;
 /// How long the key of an ended token is kept, so that its delegates can be told to stop: 90 days.
 const ENDED_SECRETS_KEPT: Millis = 90 * 24 * 60 * 60 * 1000;
 /// Answers older than the longest lease are of no use to a receipt.
-const ANSWERS_KEPT: Millis = 25 * 60 * 60 * 1000;
+const ANSWERS_KEPT: Millis = LEASE_MAX + LEASE_MAX / 10;
 
-/// What was last written of each delegate's and token's use, so that only changes are written.
+/// The last answer of each delegate that was written, so that only changes are.
 #[derive(Default)]
 pub struct Seen(Mutex<HashMap<DelegateId, Millis>>);
 
@@ -75,8 +76,6 @@ impl Manager {
         self.note_seen().await;
         self.complete_receipts().await;
         self.sessions.forget_answers(self.clock.boot() - ANSWERS_KEPT);
-        self.metrics.sessions.set(self.sessions.current().len() as i64);
-        self.metrics.queued.set(self.queue.len() as i64);
     }
 
     /// Removes what is kept for a time only.

@@ -33,15 +33,23 @@ pub fn acceptor(transport: &Transport, config_dir: &Path) -> anyhow::Result<Opti
         Transport::Files { cert, key } => (cert.clone(), key.clone()),
         Transport::SelfSigned { names } => self_signed(names, config_dir)?,
     };
-    let chain = CertificateDer::pem_file_iter(&cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("cannot read certificates from {}", cert.display()))?;
-    let private = PrivateKeyDer::from_pem_file(&key)
-        .with_context(|| format!("cannot read a private key from {}", key.display()))?;
-    let mut server = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .with_context(|| format!("{} and {} do not belong together", cert.display(), key.display()))?;
+    let chain =
+        CertificateDer::pem_file_iter(&cert).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(|| {
+            format!(
+                "cannot read certificates from {}: tls-cert-file wants a PEM file that this user can read",
+                cert.display()
+            )
+        })?;
+    let private = PrivateKeyDer::from_pem_file(&key).with_context(|| {
+        format!(
+            "cannot read a private key from {}: tls-key-file wants a PEM file that this user can read",
+            key.display()
+        )
+    })?;
+    let mut server =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(chain, private).with_context(|| {
+            format!("{} and {} do not belong together: take both from one issue", cert.display(), key.display())
+        })?;
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(TlsAcceptor::from(Arc::new(server))))
 }

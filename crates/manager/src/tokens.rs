@@ -65,9 +65,6 @@ impl Manager {
     ) -> Result<Issued, Refusal> {
         caller.require_sight(&new.scope, "scope")?;
         let now = self.clock.wall();
-        if new.limits.expires_at.is_some_and(|end| end <= now) {
-            return Err(Problem::invalid("expires_at", "the time has passed", "choose a time to come").into());
-        }
         let token = self.unissued(&new, caller, now);
         let draft = new.issue.then(|| self.draft(token.id, 1));
         let made = self.store_new(caller.actor(), token, draft.as_ref(), once, now).await??;
@@ -250,8 +247,7 @@ fn issuable(token: &DelegateToken) -> Result<(), Refusal> {
     if token.status == TokenStatus::Unissued {
         return Ok(());
     }
-    let detail =
-        format!("the token {} is {}; only an unissued token can be issued: create another", token.name, token.status);
+    let detail = format!("the token {} is {}; only an unissued token can be issued", token.name, token.status);
     Err(Refusal::new(Code::AlreadyIssued, detail))
 }
 

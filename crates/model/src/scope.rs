@@ -6,6 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// The longest identifier of one level.
 pub const IDENTIFIER_MAX: usize = 64;
+/// The account that a new Manager is born with.
+pub const DEFAULT_ACCOUNT: &str = "default";
 /// Account, organization, project.
 pub const LEVELS_MAX: usize = 3;
 

@@ -124,6 +124,13 @@ pub struct Goodbye {
     pub text: String,
 }
 
+impl Goodbye {
+    /// A Goodbye with this reason, said in a sentence.
+    pub fn new(reason: GoodbyeReason, text: impl Into<String>) -> Self {
+        Self { reason, receipt: None, retry_after: None, text: text.into() }
+    }
+}
+
 /// One attempt of a task, for this delegate.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Assignment {

@@ -13,7 +13,7 @@ use axum::{
 use futures_util::{Stream, stream};
 use legation_api::{
     Problem,
-    output::{EVENT_END, EVENT_OUTPUT, LAST_EVENT_ID, OutputEvent, OutputQuery, Position, PositionError},
+    output::{EVENT_END, EVENT_OUTPUT, KEEP_ALIVE, LAST_EVENT_ID, OutputEvent, OutputQuery, Position, PositionError},
     tasks::Task,
 };
 use legation_model::ids::TaskId;
@@ -42,7 +42,7 @@ pub(super) async fn stream(
         None => None,
     };
     let reader = OutputReader::new(manager, id, after, query.follow);
-    Ok(Sse::new(events(reader)).keep_alive(KeepAlive::default()).into_response())
+    Ok(Sse::new(events(reader)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
 fn position(text: &str) -> Result<Position, Refusal> {

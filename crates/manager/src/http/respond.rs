@@ -87,7 +87,7 @@ pub(super) async fn with_request_id(mut request: Request, next: Next) -> Respons
 fn new_id() -> String {
     let mut bytes = [0; 8];
     SystemEntropy.fill(&mut bytes);
-    crate::receipts::hex(&bytes)
+    crate::seal::hex(&bytes)
 }
 
 pub(super) async fn no_such_path() -> Refusal {
