@@ -5,18 +5,16 @@ use std::collections::BTreeMap;
 use legation_model::{
     Millis,
     delegate::SELECTORS_MAX,
-    task::{OUTPUT_LIMIT_MAX, RETRIES_MAX, SECRET_MAX, SECRETS_MAX, TIMEOUT_MAX, WORK_MAX},
+    task::{
+        ENV_MAX, HEADERS_MAX, INTERPRETER_MAX, KEY_MAX, OUTPUT_LIMIT_MAX, RETRIES_MAX, SECRET_MAX, SECRETS_MAX,
+        TIMEOUT_MAX, VALUE_MAX, WORK_MAX, WORK_TOTAL_MAX,
+    },
 };
 
 use crate::{
     Code, Problem,
     tasks::{Http, Shell, SubmitTask, Work},
 };
-
-/// Entries of an environment, header list or argument list.
-pub const ENTRIES_MAX: usize = 256;
-/// Characters of a path, method, URL, name or argument.
-pub const WORD_MAX: usize = 8 << 10;
 
 impl SubmitTask {
     /// The rules that a type cannot express.
@@ -75,19 +73,21 @@ impl Shell {
         }
         check_size("work.shell.script", &self.script, WORK_MAX)?;
         check_size("work.shell.stdin", &self.stdin, WORK_MAX)?;
-        check_count("work.shell.interpreter", self.interpreter.len())?;
+        check_count("work.shell.interpreter", self.interpreter.len(), INTERPRETER_MAX)?;
         for word in self.interpreter.iter().chain(&self.cwd) {
-            check_word("work.shell.interpreter and cwd", word)?;
+            check_word("work.shell.interpreter and cwd", word, VALUE_MAX)?;
         }
-        check_pairs("work.shell.env", &self.env)?;
-        self.env.keys().try_for_each(|name| check_env_name("work.shell.env", name))
+        check_pairs("work.shell.env", &self.env, ENV_MAX)?;
+        self.env.keys().try_for_each(|name| check_env_name("work.shell.env", name))?;
+        let words = self.interpreter.iter().chain(&self.cwd).map(String::len).sum::<usize>();
+        check_total(self.script.len() + self.stdin.len() + words + bytes(&self.env))
     }
 }
 
 impl Http {
     fn check(&self) -> Result<(), Problem> {
         check_size("work.http.body", &self.body, WORK_MAX)?;
-        check_word("work.http.url", &self.url)?;
+        check_word("work.http.url", &self.url, VALUE_MAX)?;
         if !(self.url.starts_with("http://") || self.url.starts_with("https://")) {
             let fix = "start it with http:// or https://";
             return Err(Problem::invalid("work.http.url", "not a web address", fix));
@@ -96,8 +96,9 @@ impl Http {
             let fix = "use a method in capitals, such as GET";
             return Err(Problem::invalid("work.http.method", "not an HTTP method", fix));
         }
-        check_word("work.http.method", &self.method)?;
-        check_pairs("work.http.headers", &self.headers)
+        check_word("work.http.method", &self.method, KEY_MAX)?;
+        check_pairs("work.http.headers", &self.headers, HEADERS_MAX)?;
+        check_total(self.body.len() + self.url.len() + self.method.len() + bytes(&self.headers))
     }
 }
 
@@ -119,20 +120,32 @@ fn check_size(field: &str, text: &str, max: usize) -> Result<(), Problem> {
     Err(Problem::new(Code::BodyTooLarge, detail))
 }
 
-fn check_count(field: &str, entries: usize) -> Result<(), Problem> {
-    if entries <= ENTRIES_MAX {
+fn check_total(bytes: usize) -> Result<(), Problem> {
+    if bytes <= WORK_TOTAL_MAX {
         return Ok(());
     }
-    Err(Problem::invalid(field, "too many entries", format!("use at most {ENTRIES_MAX}")))
+    let detail = format!("work: {bytes} bytes in all are more than the {WORK_TOTAL_MAX} allowed");
+    Err(Problem::new(Code::BodyTooLarge, detail))
 }
 
-fn check_pairs(field: &str, pairs: &BTreeMap<String, String>) -> Result<(), Problem> {
-    check_count(field, pairs.len())?;
-    pairs.iter().try_for_each(|(name, value)| check_word(field, name).and_then(|()| check_word(field, value)))
+fn check_count(field: &str, entries: usize, max: usize) -> Result<(), Problem> {
+    if entries <= max { Ok(()) } else { Err(Problem::invalid(field, "too many entries", format!("use at most {max}"))) }
 }
 
-fn check_word(field: &str, word: &str) -> Result<(), Problem> {
-    check_size(field, word, WORD_MAX)?;
+fn check_pairs(field: &str, pairs: &BTreeMap<String, String>, max: usize) -> Result<(), Problem> {
+    check_count(field, pairs.len(), max)?;
+    pairs.iter().try_for_each(|(name, value)| {
+        check_word(field, name, KEY_MAX)?;
+        check_word(field, value, VALUE_MAX)
+    })
+}
+
+fn bytes(pairs: &BTreeMap<String, String>) -> usize {
+    pairs.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+fn check_word(field: &str, word: &str, max: usize) -> Result<(), Problem> {
+    check_size(field, word, max)?;
     if word.contains('\0') {
         return Err(Problem::invalid(field, "has a zero byte", "remove it"));
     }

@@ -169,6 +169,18 @@ pub const OUTPUT_LIMIT_DEFAULT: u64 = 1 << 20;
 pub const OUTPUT_LIMIT_MAX: u64 = 64 << 20;
 /// The largest script, standard input or body, in bytes: 256 KiB.
 pub const WORK_MAX: usize = 256 << 10;
+/// Bytes of all texts of one task's work together, without its secrets: a script and half of it again as input.
+pub const WORK_TOTAL_MAX: usize = 376 << 10;
+/// Words of an interpreter, the program included.
+pub const INTERPRETER_MAX: usize = 16;
+/// Variables in a task's environment.
+pub const ENV_MAX: usize = 256;
+/// Headers of an HTTP request.
+pub const HEADERS_MAX: usize = 128;
+/// The longest name of a variable, a header or a method, in bytes.
+pub const KEY_MAX: usize = 256;
+/// The longest value of a variable or a header, path, word of an interpreter or URL, in bytes: 32 KiB.
+pub const VALUE_MAX: usize = 32 << 10;
 /// Secrets on one task.
 pub const SECRETS_MAX: usize = 32;
 /// The longest secret, in bytes: 16 KiB.

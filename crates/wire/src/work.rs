@@ -2,7 +2,7 @@
 
 use legation_model::{
     secret::SecretText,
-    task::{SECRET_MAX, TaskKind, WORK_MAX},
+    task::{ENV_MAX, HEADERS_MAX, INTERPRETER_MAX, KEY_MAX, SECRET_MAX, TaskKind, VALUE_MAX, WORK_MAX, WORK_TOTAL_MAX},
 };
 use minicbor::{Decode, Encode};
 
@@ -14,16 +14,9 @@ use crate::{
 
 /// The most bytes that work may have in CBOR. With the largest secrets (32 of 16 KiB) it still fits a frame.
 pub const WORK_ENCODED_MAX: usize = 384 << 10;
-/// Arguments of an interpreter.
-pub const INTERPRETER_MAX: usize = 16;
-/// Environment variables of a task.
-pub const ENV_MAX: usize = 256;
-/// Headers of an HTTP request.
-pub const HEADERS_MAX: usize = 128;
-/// The longest name of a variable, a header or a method, in bytes.
-pub const KEY_MAX: usize = 256;
-/// The longest value of a variable or a header, path, argument or URL, in bytes.
-pub const VALUE_MAX: usize = 32 << 10;
+/// CBOR writes at most 5 bytes before each text of work: with all of them, the largest work still fits.
+const _: () = assert!(WORK_TOTAL_MAX + 5 * (2 * ENV_MAX + INTERPRETER_MAX + 16) <= WORK_ENCODED_MAX);
+const _: () = assert!(HEADERS_MAX <= ENV_MAX);
 
 /// What an attempt does.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

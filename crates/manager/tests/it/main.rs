@@ -1,3 +1,4 @@
 //! The Manager's contract, checked without a network.
 
+mod bounds;
 mod contract;

@@ -5,7 +5,7 @@ use legation_model::{
     delegate::Isolation,
     ids::{AttemptId, BootId, DelegateId, ReceiptId, SessionId, TaskId},
     secret::SecretText,
-    task::TaskState,
+    task::{KEY_MAX, TaskState, VALUE_MAX},
 };
 use legation_wire::{
     GoodbyeReason,
@@ -13,7 +13,6 @@ use legation_wire::{
         Assignment, Finished, Frame, FromDelegate, Goodbye, HeldAttempt, Hello, Phase, SecretVar, Stopped, Stream,
         ToDelegate, Welcome, Work,
     },
-    work::{KEY_MAX, VALUE_MAX},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
