@@ -17,13 +17,6 @@ pub struct List<T> {
     pub next: Option<String>,
 }
 
-impl<T> List<T> {
-    /// The same page of other items.
-    pub fn map<U>(self, change: impl FnMut(T) -> U) -> List<U> {
-        List { items: self.items.into_iter().map(change).collect(), next: self.next }
-    }
-}
-
 /// The limit a request gets for the one it asked for: 1 to [`LIMIT_MAX`].
 pub fn limit(asked: Option<u32>) -> u32 {
     asked.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX)

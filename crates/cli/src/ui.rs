@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use comfy_table::{Cell, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use legation_api::List;
+use legation_model::name::is_treacherous;
 use serde::Serialize;
 
 use crate::Failure;
@@ -213,12 +214,6 @@ fn escaped(c: char) -> String {
 /// Text from elsewhere, made harmless: whatever moves the cursor, hides or reorders becomes a replacement mark.
 pub fn clean(text: &str) -> String {
     text.chars().map(|c| if is_treacherous(c) { '\u{fffd}' } else { c }).collect()
-}
-
-/// Control characters, and those that reorder or hide what a person reads (Unicode TR 36).
-fn is_treacherous(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

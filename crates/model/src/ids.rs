@@ -105,6 +105,4 @@ ids! {
     ApiKeyId = "key_", "an API key";
     /// One of the Manager's own key pairs, in the store.
     ManagerKeyId = "mgr_", "a manager key";
-    /// One audit record.
-    AuditId = "aud_", "an audit record";
 }

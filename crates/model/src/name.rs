@@ -78,7 +78,7 @@ impl FromStr for Text {
 }
 
 /// Control characters, and those that reorder or hide what a person reads (Unicode TR 36).
-fn is_treacherous(c: char) -> bool {
+pub fn is_treacherous(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -273,6 +273,35 @@ mod tests {
         assert_eq!(format!(" {}\n", text.expose()).parse(), Ok(token()));
     }
 
+    /// Enough of regular expressions for the pattern: literals, and one class repeated a fixed number of times.
+    fn matches(mut pattern: &str, mut text: &str) -> bool {
+        const CLASS: &str = "[0-9A-Za-z]{";
+        while !pattern.is_empty() {
+            if let Some(rest) = pattern.strip_prefix(CLASS) {
+                let (count, rest) = rest.split_once('}').expect("a count");
+                let (run, left) = text.split_at(count.parse::<usize>().expect("a number").min(text.len()));
+                let whole = run.len().to_string() == count && run.bytes().all(|byte| byte.is_ascii_alphanumeric());
+                (pattern, text) = (if whole { rest } else { return false }, left);
+            } else {
+                let Some(left) = text.strip_prefix(&pattern[..1]) else { return false };
+                (pattern, text) = (&pattern[1..], left);
+            }
+        }
+        text.is_empty()
+    }
+
+    #[test]
+    fn scanners_find_every_token() {
+        for byte in 0..=u8::MAX {
+            let generation = if byte == 0 { 1 } else { GENERATION_MAX / u32::from(byte) };
+            let secret = Secret::new([byte; 32]);
+            let token = Token { id: TokenId([byte; 16]), generation, secret, manager_key: [!byte; 32] };
+            let text = token.reveal();
+            assert!(matches(TOKEN_PATTERN, text.expose()), "{byte}");
+            assert!(!matches(TOKEN_PATTERN, &text.expose()[1..]) && !matches(TOKEN_PATTERN, &text.expose()[..118]));
+        }
+    }
+
     #[test]
     fn every_single_typing_error_is_found_without_asking_the_manager() {
         let text = token().reveal().expose().to_owned();

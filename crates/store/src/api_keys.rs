@@ -3,7 +3,7 @@
 use legation_model::{Millis, Name, Scope, access::Role, ids::ApiKeyId};
 use sqlx::any::AnyRow;
 
-use crate::{Conn, Page, Paged, StoreError, page, row::Columns};
+use crate::{Conn, StoreError, row::Columns};
 
 /// Who may call the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,6 @@ pub struct ApiKey {
 const INSERT: &str = "INSERT INTO api_keys (id, name, hash, role, scope, created_at, expires_at) \
      VALUES ($1, $2, $3, $4, $5, $6, $7)";
 const GET: &str = "SELECT * FROM api_keys WHERE id = $1";
-const LIST: &str = "SELECT * FROM api_keys WHERE (created_at, id) > ($1, $2) ORDER BY created_at, id LIMIT $3";
 const DELETE: &str = "DELETE FROM api_keys WHERE id = $1";
 
 /// Adds one.
@@ -52,17 +51,6 @@ pub async fn insert(conn: &mut Conn, key: &ApiKey) -> Result<(), StoreError> {
 /// Those of the database.
 pub async fn get(conn: &mut Conn, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError> {
     conn.maybe(sqlx::query(GET).bind(id.to_string())).await?.as_ref().map(key).transpose()
-}
-
-/// All of them, oldest first.
-///
-/// # Errors
-/// Those of the database; [`StoreError::Refused`] for a cursor of another list.
-pub async fn list(conn: &mut Conn, page: &Page) -> Result<Paged<ApiKey>, StoreError> {
-    let (at, id) = page.border(Millis::MIN)?;
-    let query = sqlx::query(LIST).bind(at).bind(id).bind(page.rows());
-    let items = conn.all(query).await?.iter().map(key).collect::<Result<_, _>>()?;
-    Ok(page.cut(items, |key| page::border(key.created_at, key.id)))
 }
 
 /// Removes one.

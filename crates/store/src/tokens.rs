@@ -18,12 +18,12 @@ pub struct TokenFilter {
     /// Only those of this scope and of those below.
     pub scope: Option<Scope>,
     /// Also revoked ones. Deleted ones are never listed.
-    pub include_ended: bool,
+    pub include_revoked: bool,
     /// Only those of this name.
     pub name: Option<Name>,
 }
 
-/// One generation's sealed pre-shared key, with what admission must know of its token.
+/// One generation's sealed pre-shared key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenSecret {
     /// Whose.
@@ -32,14 +32,6 @@ pub struct TokenSecret {
     pub generation: u32,
     /// Sealed by the caller; the store cannot read it.
     pub sealed_psk: Vec<u8>,
-    /// The Manager key that the generation's token string names.
-    pub manager_key: ManagerKeyId,
-    /// The token's status.
-    pub status: TokenStatus,
-    /// The token's scope.
-    pub scope: Scope,
-    /// When the generation was retired; it is kept to refuse its users truthfully.
-    pub retired_at: Option<Millis>,
 }
 
 /// A token's life, as far as admission and the sweep must know it.
@@ -50,11 +42,9 @@ const INSERT: &str = "INSERT INTO tokens (id, scope, name, description, status, 
      revoked_reason, receipt, last_used_at) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 const GET: &str = "SELECT * FROM tokens WHERE id = $1";
-const BY_NAME: &str = "SELECT * FROM tokens WHERE scope = $1 AND name = $2 AND status <> 'deleted'";
 const LIST: &str = "SELECT * FROM tokens WHERE (created_at, id) > ($1, $2) \
      AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) AND ($4 = '' OR name = $4) \
      AND status <> 'deleted' AND ($5 = 1 OR status <> 'revoked') ORDER BY created_at, id LIMIT $6";
-const COUNT: &str = "SELECT status, COUNT(*) AS tokens FROM tokens GROUP BY status";
 const STATUS: &str = "SELECT status FROM tokens WHERE id = $1";
 const STATUSES: &str = "SELECT id, status, expires_at FROM tokens";
 const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issued_at = $3 \
@@ -62,8 +52,7 @@ const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issue
 const ADD_SECRET: &str =
     "INSERT INTO token_secrets (token, generation, sealed_psk, manager_key) VALUES ($1, $2, $3, $4)";
 const FORGET_SECRETS: &str = "DELETE FROM token_secrets WHERE token IN (SELECT id FROM tokens WHERE revoked_at < $1)";
-const SECRETS: &str = "SELECT s.token, s.generation, s.sealed_psk, s.manager_key, s.retired_at, t.status, t.scope \
-     FROM token_secrets s JOIN tokens t ON t.id = s.token ORDER BY s.token, s.generation";
+const SECRETS: &str = "SELECT token, generation, sealed_psk FROM token_secrets ORDER BY token, generation";
 const REVOKE: &str = "UPDATE tokens SET status = $2, revoked_at = $3, revoked_reason = $4, receipt = $5 WHERE id = $1";
 const DELETE: &str = "UPDATE tokens SET status = 'deleted', deleted_at = $2 WHERE id = $1";
 
@@ -103,15 +92,6 @@ pub async fn get(conn: &mut Conn, id: TokenId) -> Result<Option<DelegateToken>, 
     conn.maybe(sqlx::query(GET).bind(id.to_string())).await?.as_ref().map(token).transpose()
 }
 
-/// The one that has this name in exactly this scope; deleted ones have none.
-///
-/// # Errors
-/// Those of the database.
-pub async fn by_name(conn: &mut Conn, scope: &Scope, name: &Name) -> Result<Option<DelegateToken>, StoreError> {
-    let query = sqlx::query(BY_NAME).bind(scope.to_string()).bind(name.to_string());
-    conn.maybe(query).await?.as_ref().map(token).transpose()
-}
-
 /// Those that the filter lets through, oldest first.
 ///
 /// # Errors
@@ -123,19 +103,10 @@ pub async fn list(conn: &mut Conn, filter: &TokenFilter, page: &Page) -> Result<
         .bind(id)
         .bind(page::within(filter.scope.as_ref()))
         .bind(filter.name.as_ref().map(Name::to_string).unwrap_or_default())
-        .bind(i64::from(filter.include_ended))
+        .bind(i64::from(filter.include_revoked))
         .bind(page.rows());
     let items = conn.all(query).await?.iter().map(token).collect::<Result<_, _>>()?;
     Ok(page.cut(items, |token| page::border(token.created_at, token.id)))
-}
-
-/// How many there are in each status that occurs.
-///
-/// # Errors
-/// Those of the database.
-pub async fn count(conn: &mut Conn) -> Result<Vec<(TokenStatus, u64)>, StoreError> {
-    let rows = conn.all(sqlx::query(COUNT)).await?;
-    rows.iter().map(|row| Ok((row.word("status")?, row.number("tokens")?))).collect()
 }
 
 /// Gives an unissued token its first secret and makes it active.
@@ -268,9 +239,5 @@ fn secret(row: &AnyRow) -> Result<TokenSecret, StoreError> {
         token: row.word("token")?,
         generation: row.number("generation")?,
         sealed_psk: row.bytes("sealed_psk")?,
-        manager_key: row.word("manager_key")?,
-        status: row.word("status")?,
-        scope: row.word("scope")?,
-        retired_at: row.maybe_number("retired_at")?,
     })
 }

@@ -34,6 +34,11 @@ fn every_route_is_documented_and_every_documented_route_exists() {
 }
 
 #[test]
+fn delegates_dial_the_route_that_is_served() {
+    assert_eq!(legation_link::LINK_PATH, routes::LINK);
+}
+
+#[test]
 fn only_these_routes_are_public() {
     let public: BTreeSet<&str> =
         http::table().iter().filter(|route| route.access == http::Access::Public).map(|route| route.path).collect();

@@ -97,12 +97,12 @@ pub(crate) async fn readers_are_few(place: &Place) {
         })
         .collect();
     entered.acquire_many(READERS as u32).await.unwrap().forget();
-    is_unavailable(read!(store, |conn| tokens::count(conn).await));
+    is_unavailable(read!(store, |conn| tokens::statuses(conn).await));
     go.add_permits(READERS);
     for reader in readers {
         reader.await.unwrap().unwrap();
     }
-    read!(store, |conn| tokens::count(conn).await).unwrap();
+    read!(store, |conn| tokens::statuses(conn).await).unwrap();
 }
 
 pub(crate) async fn closing_finishes_what_waits(place: &Place) {
