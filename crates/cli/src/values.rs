@@ -75,6 +75,7 @@ pub fn show_length(millis: Millis) -> String {
 }
 
 /// The wall clock, milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "this is the program's one clock")]
 pub fn now() -> Millis {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
 }

@@ -31,6 +31,7 @@ fn millis(time: Timespec) -> Millis {
 pub struct SystemEntropy;
 
 impl Entropy for SystemEntropy {
+    #[expect(clippy::disallowed_methods, reason = "this is the program's one source of entropy")]
     fn fill(&self, bytes: &mut [u8]) {
         getrandom::fill(bytes).expect("the operating system gives entropy; without it nothing here is safe");
     }

@@ -27,6 +27,7 @@ fn millis(clock: ClockId) -> Millis {
 pub struct SystemEntropy;
 
 impl Entropy for SystemEntropy {
+    #[expect(clippy::disallowed_methods, reason = "this is the program's one source of entropy")]
     fn fill(&self, bytes: &mut [u8]) {
         getrandom::fill(bytes).expect("the operating system gives entropy, or nothing here is safe");
     }

@@ -131,8 +131,8 @@ async fn an_expired_token_ends_the_same_way(engine: Engine) {
     /// Long enough to connect and fork on a busy machine.
     const LIFE: Duration = Duration::from_secs(8);
     let world = World::start(engine).await;
-    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    let expires = i64::try_from((wall + LIFE).as_millis()).expect("a time of our days");
+    let life = i64::try_from(LIFE.as_millis()).expect("a few seconds");
+    let expires = legation_model::Clock::wall(&legation_manager::system::SystemClock) + life;
     let token = world.token_with("short-lived", |request| request.expires_at = Some(expires)).await;
     let mut delegate = busy(&world, "mayfly", &token, &[]).await;
 
