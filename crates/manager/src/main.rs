@@ -1,6 +1,6 @@
 //! The Manager's program: settings, logs, start, serve, stop.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use clap::Parser;
@@ -52,7 +52,7 @@ async fn told(interrupt: &mut Signal, terminate: &mut Signal) {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the last line tells the reader what to do")]
+/// Says on the last line what to do; nobody may be reading.
 fn complain(error: &anyhow::Error) {
-    eprintln!("legation-manager: {error:#}");
+    let _ = writeln!(std::io::stderr(), "legation-manager: {error:#}");
 }

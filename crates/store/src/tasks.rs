@@ -84,7 +84,8 @@ const KEEP_FORMER: &str = "INSERT INTO former_attempts (id, task, delegate, boot
      SELECT attempt, id, delegate, boot, token, $2 FROM tasks \
      WHERE attempt = $1 AND state IN ('assigned', 'running') AND retries_left >= $3";
 const REQUEUE: &str = "UPDATE tasks SET state = 'queued', retries_left = retries_left - $2, attempt = NULL, \
-     delegate = NULL, boot = NULL, token = NULL, assigned_at = NULL, started_at = NULL WHERE attempt = $1";
+     delegate = NULL, boot = NULL, token = NULL, assigned_at = NULL, started_at = NULL, \
+     queue_deadline = queue_deadline + $2 * ($3 - created_at) WHERE attempt = $1";
 const REQUEST_CANCEL: &str = "UPDATE tasks SET cancel_requested = 1 WHERE id = $1 AND finished_at IS NULL";
 const LOSE_OF_TOKEN: &str = "UPDATE tasks SET state = 'lost', reason = $2, finished_at = $3, sealed_secrets = NULL \
      WHERE token = $1 AND state IN ('assigned', 'running') AND finished_at IS NULL RETURNING attempt";
@@ -285,7 +286,8 @@ pub async fn requeue(conn: &mut Conn, attempt: AttemptId, retry: bool, now: Mill
     if conn.run(query).await? == 0 {
         return Ok(false);
     }
-    conn.run_one(sqlx::query(REQUEUE).bind(attempt.to_string()).bind(spent)).await?;
+    // A further try may wait as long as the first one might; one that never began keeps its time.
+    conn.run_one(sqlx::query(REQUEUE).bind(attempt.to_string()).bind(spent).bind(now)).await?;
     Ok(true)
 }
 

@@ -102,12 +102,16 @@ pub(crate) async fn late_results_change_nothing(place: &Place) {
 pub(crate) async fn requeued_tasks(place: &Place) {
     let (store, _) = with_token(place).await;
     assigned(&store, 1).await;
+    let first = get(&store, id(1)).await;
+    let later = first.queue_deadline + 5;
     let requeue =
-        async |attempt: AttemptId, retry| write!(store, |tx| tasks::requeue(tx, attempt, retry, NOW).await).unwrap();
+        async |attempt: AttemptId, retry| write!(store, |tx| tasks::requeue(tx, attempt, retry, later).await).unwrap();
     assert!(requeue(id(1), true).await);
     assert!(!requeue(id(1), true).await, "put back twice");
     let task = get(&store, id(1)).await;
     assert_eq!((task.state, task.retries_left, task.attempt), (TaskState::Queued, 0, None));
+    let patience = first.queue_deadline - first.created_at;
+    assert_eq!(task.queue_deadline, later + patience, "a further try may wait as long as the first one might");
 
     write!(store, |tx| tasks::assign(tx, id(1), &make::attempt(2, id(1)), NOW).await).unwrap();
     assert_eq!(finish(&store, id(1), TaskState::Succeeded).await, Ok(Finish::Late(id(1))), "of the former attempt");
