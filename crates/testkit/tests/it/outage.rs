@@ -73,7 +73,9 @@ async fn connected_delegates_stay_and_changes_are_refused_until_it_is_back() {
 async fn a_revoke_that_cannot_be_written_cuts_all_the_same_and_says_so() {
     let (world, mut database) = behind_a_proxy().await;
     let token = world.token("doomed").await;
-    let mut delegate = world.delegate("doomed", &token);
+    let link = Proxy::start(world.address(), 0).await.expect("a proxy");
+    let through = format!("http://{}", link.address());
+    let mut delegate = world.delegate_with("doomed", &token.value, &[("MANAGER_HOST_AND_PORT", &through)]);
     world.connected(&delegate).await;
 
     gone(&mut database).await;
@@ -81,6 +83,8 @@ async fn a_revoke_that_cannot_be_written_cuts_all_the_same_and_says_so() {
     let refused = tokio::time::timeout(ANSWERED_WITHIN, world.client.revoke_token(token.id, &revoke)).await;
     let refused = refused.expect("an answer in time").expect_err("it is not durable");
     assert_eq!(refused.code(), Some(Code::RevokedNotDurable), "{refused}");
+    eventually("the delegate is cut and tries again", async || (link.accepted() > 1).then_some(())).await;
+    assert_eq!(delegate.process.ended(), None, "what a restart would unsay is no verdict");
 
     database.set(Weather::Clear);
     let repeated = async || world.client.revoke_token(token.id, &revoke).await.ok();
