@@ -36,6 +36,8 @@ impl Launch {
             ("MANAGER_HOST_AND_PORT", manager),
             ("DELEGATE_STATE_DIR", state.to_str().expect("a temporary directory's path is text")),
             ("DELEGATE_LOG", "debug"),
+            // Attempts have their rooms here; what a killed delegate leaves goes with the world.
+            ("TMPDIR", directory.to_str().expect("a temporary directory's path is text")),
         ];
         let environment = environment.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         Self { program: program.to_owned(), directory, environment }
