@@ -25,6 +25,9 @@ use crate::{Manager, admission::serves, live::lock, sessions::Session};
 
 /// How often the dispatcher looks even if nobody nudged it.
 const EVERY: Duration = Duration::from_millis(500);
+/// How long a session is assigned nothing after it refused work for a reason that is not the task, in
+/// milliseconds: what hinders it may last, and the same task would come back to it at once.
+pub(crate) const REST: Millis = 5_000;
 /// Assignments written at once; more wait for the next pass.
 const BATCH_MAX: usize = 256;
 
@@ -124,7 +127,7 @@ impl Manager {
             return Vec::new();
         }
         let mut rooms: HashMap<SessionId, (Arc<Session>, usize)> = HashMap::new();
-        for session in self.sessions.current().into_iter().filter(|session| takes_work(session)) {
+        for session in self.sessions.current().into_iter().filter(|session| self.takes_work(session)) {
             let free = session.free();
             rooms.insert(session.id, (session, free));
         }
@@ -146,6 +149,17 @@ impl Manager {
             }
         }
         matches
+    }
+
+    fn takes_work(&self, session: &Session) -> bool {
+        session.stopped().is_none()
+            && session.token.gate.is_open()
+            && !session.draining.load(Ordering::Relaxed)
+            && !self.rests(session)
+    }
+
+    fn rests(&self, session: &Session) -> bool {
+        self.clock.boot() < session.resting_until.load(Ordering::Relaxed)
     }
 
     /// Makes one assignment durable, then sends it. An effect of the session's token.
@@ -224,17 +238,15 @@ impl Manager {
         if full > 0 {
             excluded.push(format!("{full} had no room"));
         }
+        let resting = in_scope.iter().filter(|session| self.rests(session)).count();
+        if resting > 0 {
+            excluded.push(format!("{resting} could not start a task a moment ago"));
+        }
         if excluded.is_empty() {
             return "delegates matched only in passing or were draining".to_owned();
         }
         excluded.join("; ")
     }
-}
-
-fn takes_work(session: &Session) -> bool {
-    session.stopped().is_none()
-        && session.token.gate.is_open()
-        && !session.draining.load(std::sync::atomic::Ordering::Relaxed)
 }
 
 fn fits(session: &Session, task: &Task) -> bool {

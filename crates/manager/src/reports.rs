@@ -1,6 +1,6 @@
 //! What delegates report of their attempts: starts, output, results, and what is lost without a report.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use legation_model::{
     Millis,
@@ -14,7 +14,7 @@ use legation_store::{
 };
 use legation_wire::message::{Finished, FromDelegate, Stream, ToDelegate};
 
-use crate::{Manager, live::lock, sessions::Session};
+use crate::{Manager, dispatch::REST, live::lock, sessions::Session};
 
 impl Manager {
     /// Records what a delegate reported of its attempts, in one transaction, and returns the acknowledgements.
@@ -30,6 +30,10 @@ impl Manager {
     ) -> Result<Vec<ToDelegate>, StoreError> {
         if reports.is_empty() {
             return Ok(Vec::new());
+        }
+        if reports.iter().any(|report| matches!(report, FromDelegate::Refused { again: true, .. })) {
+            // Before the tasks are back in the queue, so that none goes there again at once.
+            session.resting_until.store(self.clock.boot() + REST, Ordering::Relaxed);
         }
         let (reports, now) = (reports.to_vec(), self.clock.wall());
         let (token, delegate) = (session.token.id, session.delegate);
@@ -139,9 +143,9 @@ async fn record(
             }
             Ok(Some(ToDelegate::OutputAck { attempt, offset: end }))
         }
-        FromDelegate::Refused { attempt, reason } => {
-            if task.is_some() {
-                tasks::finish(tx, attempt, TaskState::Rejected, None, &bounded(&reason), now).await?;
+        FromDelegate::Refused { attempt, reason, again } => {
+            if let Some(task) = task {
+                record_refusal(tx, &task, attempt, &bounded(&reason), again, now).await?;
             }
             Ok(Some(ToDelegate::FinishedAck { attempt }))
         }
@@ -161,6 +165,25 @@ const fn stream_word(stream: Stream) -> &'static str {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",
     }
+}
+
+/// A verdict about the task ends it. A delegate that could not start anything says nothing about the task, and
+/// nothing of it ran: it waits again, and no retry is spent.
+async fn record_refusal(
+    tx: &mut Tx,
+    task: &Task,
+    attempt: AttemptId,
+    reason: &str,
+    again: bool,
+    now: Millis,
+) -> Result<(), StoreError> {
+    let newest = task.attempt.as_ref().is_some_and(|newest| newest.id == attempt);
+    if again && newest && task.state == TaskState::Assigned && !task.cancel_requested {
+        tracing::info!(task = %task.id, reason, "a delegate could not start a task; it waits again");
+        return tasks::requeue(tx, attempt, false, now).await.map(drop);
+    }
+    let state = if again && task.cancel_requested { TaskState::Cancelled } else { TaskState::Rejected };
+    tasks::finish(tx, attempt, state, None, reason, now).await.map(drop)
 }
 
 /// Room for the mark that a delegate writes where it began to drop output.

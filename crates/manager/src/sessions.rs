@@ -56,6 +56,8 @@ pub struct Session {
     pub last_answered: AtomicI64,
     /// It takes no further work.
     pub draining: AtomicBool,
+    /// Boot-clock time until which it is assigned nothing, because it could not start what it was assigned.
+    pub resting_until: AtomicI64,
     /// Attempts it holds, as far as the Manager knows.
     pub attempts: Mutex<BTreeSet<AttemptId>>,
     outbox: Mutex<VecDeque<ToDelegate>>,
@@ -103,6 +105,7 @@ impl Session {
             admission: new.admission,
             last_answered: AtomicI64::new(new.now),
             draining: AtomicBool::new(false),
+            resting_until: AtomicI64::new(Millis::MIN),
             attempts: Mutex::new(hello.attempts.iter().map(|held| held.attempt).collect()),
             outbox: Mutex::default(),
             signal: Notify::new(),

@@ -71,6 +71,11 @@ pub enum FromDelegate {
         #[n(1)]
         #[cbor(with = "codec::reason")]
         reason: String,
+        /// Whether another attempt may run the task: the reason is the delegate's state and not the task. Left
+        /// off, it is the delegate's verdict about the task.
+        #[n(2)]
+        #[cbor(default)]
+        again: bool,
     },
     /// It is going down: no new assignments, please.
     #[n(6)]

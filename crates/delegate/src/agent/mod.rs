@@ -32,7 +32,7 @@ use self::{
     successor::Successor,
 };
 use crate::{
-    config::Config,
+    config::{CAPACITY_MAX, Config},
     exit,
     health::{self, Status},
     runner::{MARKER, Running, Teller, Told},
@@ -56,6 +56,8 @@ const TOLD_MAX: usize = 64;
 /// Rounds of killing, 2 ms apart, after which the loop goes on though something is not dead: 5 s. Only a
 /// process in uninterruptible sleep takes so long, and that cannot act either.
 const KILL_ROUNDS: usize = 2_500;
+/// Refusals that may wait for the session to take them: more than a Manager that knows the capacity can cause.
+const REFUSALS_MAX: usize = CAPACITY_MAX as usize;
 /// Attempts remembered after they were acknowledged, so that a repeated assignment does not run twice.
 const FORMER_MAX: usize = 1_024;
 
@@ -129,6 +131,8 @@ struct Agent {
     /// Supervisors whose end has not been seen yet.
     supervisors: BTreeMap<AttemptId, Process>,
     former: VecDeque<AttemptId>,
+    /// Refusals that the session has not taken yet.
+    refusals: VecDeque<FromDelegate>,
     teller: Teller,
     told: mpsc::Receiver<(AttemptId, Told)>,
     lease: Option<Millis>,
@@ -176,6 +180,7 @@ impl Agent {
             running: BTreeMap::new(),
             supervisors: BTreeMap::new(),
             former: VecDeque::new(),
+            refusals: VecDeque::new(),
             teller,
             told,
             lease: None,

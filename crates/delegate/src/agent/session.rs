@@ -105,6 +105,8 @@ impl Agent {
             }
         }
         self.spool.rewind();
+        // What was refused in the last session and not heard is assigned again in this one.
+        self.refusals.clear();
         self.count();
         if self.draining.is_some() {
             self.say(&FromDelegate::Draining);
@@ -169,14 +171,20 @@ impl Agent {
         self.status.connected.store(false, Relaxed);
     }
 
-    pub(super) fn say(&mut self, message: &FromDelegate) -> bool {
+    pub(super) fn say(&mut self, message: &FromDelegate) {
         let open = self.welcomed;
-        self.link.end().is_some_and(|end| open && end.send(message).is_ok())
+        if let Some(end) = self.link.end().filter(|_| open) {
+            // What the session does not take is lost; only what the Manager learns otherwise is said this way.
+            let _ = end.send(message);
+        }
     }
 
     /// Hands what the Manager has not heard yet to the session, as far as it takes it.
     pub(super) fn speak(&mut self) {
         let Some(end) = self.link.end().filter(|_| self.welcomed) else { return };
+        while self.refusals.front().is_some_and(|refusal| end.send(refusal).is_ok()) {
+            self.refusals.pop_front();
+        }
         self.spool.drain(WINDOW, |attempt, next| {
             let message = match next {
                 Next::Started => FromDelegate::Started { attempt },

@@ -11,7 +11,7 @@ use legation_model::{
 use legation_wire::message::{Assignment, FromDelegate, Work};
 use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 
-use super::{Agent, FORMER_MAX, KILL_ROUNDS};
+use super::{Agent, FORMER_MAX, KILL_ROUNDS, REFUSALS_MAX};
 use crate::{
     config::Config,
     confine, request,
@@ -31,9 +31,12 @@ impl Agent {
             // Already taken; what there is to say of it is said anyway.
             return;
         }
-        match self.refusal(&assignment) {
-            Some(reason) => self.refuse(attempt, reason),
-            None => self.begin(assignment),
+        if let Some(reason) = self.verdict(&assignment) {
+            self.refuse(attempt, reason, false);
+        } else if let Some(reason) = self.hindrance() {
+            self.refuse(attempt, reason, true);
+        } else {
+            self.begin(assignment);
         }
     }
 
@@ -43,7 +46,7 @@ impl Agent {
         }
     }
 
-    /// The Manager has the result. It may say so before the supervisor's process is gone.
+    /// The Manager has the result.
     pub(super) fn forget(&mut self, attempt: AttemptId) {
         if self.spool.forget(attempt) {
             self.former.push_back(attempt);
@@ -98,6 +101,7 @@ impl Agent {
         self.reap();
         for attempt in killed.keys() {
             self.spool.finish(ended(*attempt, TaskState::Lost, reason));
+            self.spool.release(*attempt);
         }
         self.count();
         killed.len() as u32
@@ -114,7 +118,13 @@ impl Agent {
         }
     }
 
-    fn refusal(&self, assignment: &Assignment) -> Option<String> {
+    /// Why this delegate never runs such a task.
+    fn verdict(&self, assignment: &Assignment) -> Option<String> {
+        self.config.policy.check(&assignment.work).err().or_else(|| strange_variable(assignment))
+    }
+
+    /// Why no task can begin right now, whichever it is.
+    fn hindrance(&self) -> Option<String> {
         match () {
             () if self.draining.is_some() => Some("the delegate is going down".to_owned()),
             () if self.lease.is_none() => Some("the delegate has no lease".to_owned()),
@@ -122,13 +132,17 @@ impl Agent {
                 Some(format!("the delegate already runs {} tasks", self.running.len()))
             }
             () if self.spool.is_full() => Some("too many results wait for their acknowledgement".to_owned()),
-            () => self.config.policy.check(&assignment.work).err().or_else(|| strange_variable(assignment)),
+            () => None,
         }
     }
 
-    fn refuse(&mut self, attempt: AttemptId, reason: String) {
-        tracing::warn!(%attempt, reason, "an attempt is refused");
-        self.say(&FromDelegate::Refused { attempt, reason });
+    /// Keeps nothing of the attempt: if the session ends before this is said, Hello does not name the attempt
+    /// and the Manager assigns it again.
+    fn refuse(&mut self, attempt: AttemptId, reason: String, again: bool) {
+        tracing::warn!(%attempt, reason, again, "an attempt is refused");
+        if self.refusals.len() < REFUSALS_MAX {
+            self.refusals.push_back(FromDelegate::Refused { attempt, reason, again });
+        }
     }
 
     fn begin(&mut self, assignment: Assignment) {
@@ -147,9 +161,10 @@ impl Agent {
                 self.refuse(
                     attempt,
                     format!("the disk of the delegate's state directory {place} is full: make room there"),
+                    true,
                 );
             }
-            Err(error) => self.refuse(attempt, format!("the delegate cannot start a task: {error}")),
+            Err(error) => self.refuse(attempt, format!("the delegate cannot start a task: {error}"), true),
         }
         self.count();
     }
@@ -208,6 +223,7 @@ impl Agent {
         self.spool.finish(ended(attempt, TaskState::Lost, "its supervisor ended without a word"));
         self.running.remove(&attempt);
         self.reap();
+        self.spool.release(attempt);
         self.count();
     }
 

@@ -109,6 +109,13 @@ impl Spool {
         }
     }
 
+    /// Nothing of an attempt is left: its result may be said. Whoever hears it may count on the room.
+    pub fn release(&mut self, attempt: AttemptId) {
+        if let Some(record) = self.attempts.get_mut(&attempt) {
+            record.gone = true;
+        }
+    }
+
     /// A new session: everything unacknowledged is said again.
     pub fn rewind(&mut self) {
         self.attempts.values_mut().for_each(Record::rewind);
@@ -159,6 +166,7 @@ impl Spool {
         self.bytes += record.size();
         self.attempts.insert(attempt, record);
         self.finish(ended(attempt, TaskState::Lost, "the delegate restarted while it ran"));
+        self.release(attempt);
         Ok(())
     }
 }
@@ -208,6 +216,8 @@ mod tests {
         assert_eq!(said(&mut spool).len(), 3);
         spool.ack_output(ATTEMPT, 3);
         spool.finish(finished());
+        assert_eq!(said(&mut spool), [], "while its supervisor is there");
+        spool.release(ATTEMPT);
         assert!(matches!(&said(&mut spool)[..], [Next::Finished(end)] if end.output_bytes == 5));
         spool.rewind();
         let again = said(&mut spool);
@@ -264,6 +274,7 @@ mod tests {
         spool.append(ATTEMPT, Stream::Stdout, b"abc");
         spool.append(ATTEMPT, Stream::Stdout, b"def");
         spool.finish(finished());
+        spool.release(ATTEMPT);
         let told = said(&mut spool);
         assert!(matches!(&told[1], Next::Output(chunk) if chunk.bytes.ends_with(b"dropped]\n")));
         assert!(matches!(&told[2], Next::Finished(end) if end.dropped_bytes == 6));

@@ -37,6 +37,8 @@ pub(super) struct Record {
     dropped: u64,
     cut: bool,
     pub(super) finished: Option<Finished>,
+    /// Whether nothing of it is left that takes up room; its result is not said before.
+    pub(super) gone: bool,
     told: Told,
 }
 
@@ -128,6 +130,7 @@ impl Record {
             dropped: 0,
             cut: false,
             finished: None,
+            gone: false,
             told: Told::default(),
         })
     }
@@ -167,7 +170,7 @@ impl Record {
             let (chunk, after) = self.read(self.next).filter(|_| open)?;
             return Some((Next::Output(chunk), after));
         }
-        let finished = self.finished.clone().filter(|_| !self.told.finished)?;
+        let finished = self.finished.clone().filter(|_| self.gone && !self.told.finished)?;
         Some((Next::Finished(finished), self.next))
     }
 

@@ -255,7 +255,9 @@ async fn sigterm_lets_tasks_finish_and_a_second_one_does_not() {
     assert!(matches!(session.message().await, FromDelegate::Draining));
     let late = script("echo late");
     session.assign(&late);
-    assert!(matches!(session.message().await, FromDelegate::Refused { attempt, .. } if attempt == late.attempt));
+    assert!(
+        matches!(session.message().await, FromDelegate::Refused { attempt, again: true, .. } if attempt == late.attempt)
+    );
     session.await_output("done\n").await;
     assert_eq!(session.finished().await.state, TaskState::Succeeded);
     session.say(ToDelegate::FinishedAck { attempt: task.attempt });
@@ -287,9 +289,66 @@ async fn a_cancelled_task_ends_and_capacity_is_a_limit() {
     session.assign(&task);
     session.await_output("up\n").await;
     session.assign(&script("true"));
-    assert!(matches!(session.message().await, FromDelegate::Refused { reason, .. } if reason.contains("already runs")));
+    let FromDelegate::Refused { reason, again: true, .. } = session.message().await else { panic!("not refused") };
+    assert!(reason.contains("already runs"), "{reason}");
     session.say(ToDelegate::Cancel { attempt: task.attempt, grace: 10_000 });
     assert_eq!(session.finished().await.state, TaskState::Cancelled);
+}
+
+#[tokio::test]
+async fn an_acknowledged_result_makes_room_at_once_and_leaves_nothing() {
+    const TASKS: usize = 60;
+    let manager = Manager::start().await;
+    let delegate = Delegate::start(&manager);
+    let (mut session, hello) = manager.session().await;
+    // What stays behind takes the supervisor a moment to clear away after the task has ended.
+    let task = || script("(sleep 600) & true");
+    (0..hello.capacity).for_each(|_| session.assign(&task()));
+    let (mut assigned, mut ended) = (hello.capacity as usize, 0);
+    while ended < TASKS {
+        match session.message().await {
+            FromDelegate::Finished(end) => {
+                assert_eq!(end.state, TaskState::Succeeded);
+                ended += 1;
+                session.say(ToDelegate::FinishedAck { attempt: end.attempt });
+                if assigned < TASKS {
+                    session.assign(&task());
+                    assigned += 1;
+                }
+            }
+            FromDelegate::Started { .. } => {}
+            other => panic!("{other:?} after {ended} tasks"),
+        }
+    }
+    let attempts = delegate.directory.path().join("state/attempts");
+    tokio::select! {
+        _ = session.event() => panic!("nothing more to say"),
+        () = within("it forgets", until(|| std::fs::read_dir(&attempts).is_ok_and(|left| left.count() == 0))) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_that_was_not_heard_leaves_the_attempt_to_be_assigned_again() {
+    let manager = Manager::start().await;
+    let _delegate = Delegate::start_with(&manager, |command| {
+        command.env("DELEGATE_CAPACITY", "1");
+    });
+    let (mut session, _) = manager.session().await;
+    let (first, second) = (script("echo up; sleep 600"), script("echo second"));
+    session.assign(&first);
+    session.await_output("up\n").await;
+    session.assign(&second);
+    assert!(matches!(session.message().await, FromDelegate::Refused { again: true, .. }));
+    // As if the Manager had died before it stored the refusal.
+    drop(session);
+    let (mut session, hello) = manager.session().await;
+    assert_eq!(hello.attempts.iter().map(|held| held.attempt).collect::<Vec<_>>(), [first.attempt]);
+    session.say(ToDelegate::Cancel { attempt: first.attempt, grace: 0 });
+    assert_eq!(session.finished().await.attempt, first.attempt);
+    session.say(ToDelegate::FinishedAck { attempt: first.attempt });
+    session.assign(&second);
+    session.await_output("second\n").await;
+    assert_eq!(session.finished().await.attempt, second.attempt);
 }
 
 #[tokio::test]
@@ -316,7 +375,9 @@ async fn an_http_task_gives_back_the_body_and_obeys_the_policy() {
         ..script("")
     };
     session.assign(&request("http://localhost:1/".into()));
-    assert!(matches!(session.message().await, FromDelegate::Refused { reason, .. } if reason.contains("localhost")));
+    assert!(
+        matches!(session.message().await, FromDelegate::Refused { reason, again: false, .. } if reason.contains("localhost"))
+    );
     session.assign(&request(format!("http://127.0.0.1:{port}/x")));
     let serve = async {
         let (mut stream, _) = server.accept().await.expect("a request");

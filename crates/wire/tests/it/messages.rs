@@ -27,6 +27,21 @@ fn a_message_is_its_number_and_its_fields() {
 }
 
 #[test]
+fn a_refusal_that_says_no_more_is_a_verdict() {
+    let mut refused = FromDelegate::Refused { attempt: AttemptId([7; 16]), reason: "no".to_owned(), again: false };
+    let short = cbor(|e| {
+        e.array(3).and_then(|e| e.u8(5)).and_then(|e| e.bytes(&[7; 16])).and_then(|e| e.str("no")).expect("memory");
+    });
+    assert_eq!(FromDelegate::decode(&short), Ok(refused.clone()));
+    if let FromDelegate::Refused { again, .. } = &mut refused {
+        *again = true;
+    }
+    let mut long = short;
+    (long[0], _) = (0x84, long.push(0xf5));
+    assert_eq!(*refused.encode(), long);
+}
+
+#[test]
 fn fields_that_a_later_version_adds_are_skipped() {
     let later = cbor(|e| {
         e.array(4).and_then(|e| e.u8(7)).expect("memory");

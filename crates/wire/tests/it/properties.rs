@@ -95,7 +95,11 @@ fn from_delegate() -> impl Strategy<Value = FromDelegate> {
         (id::<AttemptId>(), any::<u64>(), stream, bytes(4_000))
             .prop_map(|(attempt, offset, stream, bytes)| { FromDelegate::Output { attempt, offset, stream, bytes } }),
         finished().prop_map(FromDelegate::Finished),
-        (id::<AttemptId>(), reason()).prop_map(|(attempt, reason)| FromDelegate::Refused { attempt, reason }),
+        (id::<AttemptId>(), reason(), any::<bool>()).prop_map(|(attempt, reason, again)| FromDelegate::Refused {
+            attempt,
+            reason,
+            again
+        }),
         Just(FromDelegate::Draining),
         (id::<ReceiptId>(), any::<u32>())
             .prop_map(|(receipt, tasks_killed)| FromDelegate::Stopped(Stopped { receipt, tasks_killed })),
@@ -198,7 +202,7 @@ proptest! {
     #[test]
     fn a_reason_is_cut_and_cleared_but_never_refused(reason in any::<String>(), times in 1_usize..200) {
         let reason = reason.repeat(times);
-        let refused = FromDelegate::Refused { attempt: AttemptId([1; 16]), reason };
+        let refused = FromDelegate::Refused { attempt: AttemptId([1; 16]), reason, again: false };
         let Ok(FromDelegate::Refused { reason, .. }) = FromDelegate::decode(&refused.encode()) else {
             return Err(TestCaseError::fail("refused"));
         };

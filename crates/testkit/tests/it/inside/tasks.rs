@@ -1,5 +1,7 @@
 //! Tasks: from the queue to exactly one end.
 
+use std::time::Duration;
+
 use legation_api::{
     Code,
     client::{Client, ClientError},
@@ -24,6 +26,8 @@ super::on_both!(
     a_repeated_submission_is_the_same_task,
     waiting_and_running_tasks_survive_a_restart,
     a_policy_refusal_is_a_rejection,
+    a_task_that_a_delegate_could_not_start_waits_and_spends_no_retry,
+    a_task_that_was_cancelled_meanwhile_does_not_wait_again,
     a_cancel_right_after_the_submission_is_not_lost,
     a_delegate_that_reports_what_cannot_be_is_cut_off,
 );
@@ -216,7 +220,7 @@ async fn a_policy_refusal_is_a_rejection(engine: Engine) {
     let task = inside.client.submit_task(&shell("one", "true")).await.expect("submitted").id;
     let ToDelegate::Assign(assignment) = puppet.message().await else { panic!("no assignment") };
     let reason = "the policy refuses\u{1b}[2J shell".to_owned();
-    puppet.say(FromDelegate::Refused { attempt: assignment.attempt, reason }).await.expect("said");
+    puppet.say(FromDelegate::Refused { attempt: assignment.attempt, reason, again: false }).await.expect("said");
     let task = state(&inside, task, TaskState::Rejected).await;
     assert_eq!(task.reason, "the policy refuses\u{fffd}[2J shell", "without control characters");
 }
@@ -253,4 +257,54 @@ async fn a_delegate_that_reports_what_cannot_be_is_cut_off(engine: Engine) {
     puppet.say(FromDelegate::Output { attempt, offset: 1000, stream: Stream::Stdout, bytes }).await.expect("said");
     inside.sessions(&token, 0).await;
     assert!(!inside.client.task(task).await.expect("a task").state.is_final());
+}
+
+async fn a_task_that_a_delegate_could_not_start_waits_and_spends_no_retry(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("one", &token);
+    puppet.join().await;
+    let mut request = shell("one", "true");
+    (request.idempotent, request.retries) = (true, 1);
+    let id = inside.client.submit_task(&request).await.expect("submitted").id;
+    let mut attempts = Vec::new();
+    for _ in 0..3 {
+        let ToDelegate::Assign(assignment) = puppet.message().await else { panic!("no assignment") };
+        let attempt = assignment.attempt;
+        assert!(!attempts.contains(&attempt), "each attempt is another one");
+        attempts.push(attempt);
+        let reason = "the delegate already runs 4 tasks".to_owned();
+        puppet.say(FromDelegate::Refused { attempt, reason, again: true }).await.expect("said");
+        assert!(matches!(puppet.message().await, ToDelegate::FinishedAck { attempt: acked } if acked == attempt));
+        // The dispatcher looks every half second, and would have assigned it again.
+        let early = tokio::time::timeout(Duration::from_millis(1_200), puppet.message()).await;
+        assert!(early.is_err(), "the delegate must have a rest: {early:?}");
+        assert_eq!(inside.client.task(id).await.expect("a task").state, TaskState::Queued);
+        inside.clock.advance(5_000);
+    }
+    let ToDelegate::Assign(assignment) = puppet.message().await else { panic!("no assignment") };
+    puppet.say(FromDelegate::Started { attempt: assignment.attempt }).await.expect("said");
+    puppet.say(finished(assignment.attempt, TaskState::Failed)).await.expect("said");
+    // The one retry that was asked for is still there.
+    let again = async {
+        loop {
+            if let ToDelegate::Assign(assignment) = puppet.message().await {
+                return assignment;
+            }
+        }
+    };
+    assert_eq!(again.await.task, id);
+}
+
+async fn a_task_that_was_cancelled_meanwhile_does_not_wait_again(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("one", &token);
+    puppet.join().await;
+    let id = inside.client.submit_task(&shell("one", "true")).await.expect("submitted").id;
+    let ToDelegate::Assign(assignment) = puppet.message().await else { panic!("no assignment") };
+    inside.client.cancel_task(id).await.expect("cancelled");
+    let refused = FromDelegate::Refused { attempt: assignment.attempt, reason: "busy".to_owned(), again: true };
+    puppet.say(refused).await.expect("said");
+    state(&inside, id, TaskState::Cancelled).await;
 }
