@@ -69,9 +69,11 @@ async fn send(assignment: &Assignment, policy: Policy) -> Result<Response, Strin
         return Err("not an HTTP task".to_owned());
     };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is not an HTTP method"))?;
-    let mut request = client(policy)?.request(method, url);
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (name, fill(value, assignment))).collect();
+    let secret = headers.iter().any(|(_, value)| holds_secret(value, assignment));
+    let mut request = client(policy, secret)?.request(method, url);
     for (name, value) in headers {
-        request = request.header(name, fill(value, assignment));
+        request = request.header(name, value);
     }
     request.body(body.clone()).send().await.map_err(|error| explain(&error))
 }
@@ -84,14 +86,29 @@ fn fill(value: &str, assignment: &Assignment) -> String {
     assignment.secrets.iter().fold(value.to_owned(), fill)
 }
 
-/// Made for each request, because a delegate without HTTP tasks should not pay for it.
-fn client(policy: Policy) -> Result<Client, String> {
+fn holds_secret(value: &str, assignment: &Assignment) -> bool {
+    let mut secrets = assignment.secrets.iter().map(|secret| secret.value.expose());
+    secrets.any(|secret| !secret.is_empty() && value.contains(secret))
+}
+
+/// Made for each request, because a delegate without HTTP tasks should not pay for it. Headers go along with a
+/// redirect, so one that holds a secret keeps the request at the origin that the task named.
+fn client(policy: Policy, secret: bool) -> Result<Client, String> {
     let redirects = redirect::Policy::custom(move |attempt| match policy.check_host(attempt.url()) {
         _ if attempt.previous().len() > REDIRECTS_MAX => attempt.error("too many redirects"),
+        _ if secret && leaves(&attempt) => attempt.error(
+            "it was redirected to another origin, and a header holds a secret: name that origin in the task's URL",
+        ),
         Ok(()) => attempt.follow(),
         Err(reason) => attempt.error(reason),
     });
-    Client::builder().redirect(redirects).build().map_err(|error| explain(&error))
+    // A `Referer` would show one host the URL of another.
+    Client::builder().redirect(redirects).referer(false).build().map_err(|error| explain(&error))
+}
+
+/// Whether a redirect goes to another scheme, host or port than the request before it.
+fn leaves(attempt: &redirect::Attempt<'_>) -> bool {
+    attempt.previous().last().is_none_or(|from| from.origin() != attempt.url().origin())
 }
 
 async fn body(assignment: &Assignment, answer: Response, output: &mut Output, tell: &Teller) -> Result<(), String> {

@@ -401,6 +401,65 @@ async fn an_http_task_gives_back_the_body_and_obeys_the_policy() {
     assert_eq!((end.state, end.exit_code), (TaskState::Failed, Some(404)));
 }
 
+/// Answers one request with a redirect or with success; gives back the request's head.
+async fn answer(server: &tokio::net::TcpListener, location: Option<&str>) -> String {
+    let (mut stream, _) = server.accept().await.expect("a request");
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        seen.push(tokio::io::AsyncReadExt::read_u8(&mut stream).await.expect("bytes"));
+    }
+    let answer = match location {
+        Some(to) => format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"),
+        None => "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned(),
+    };
+    stream.write_all(answer.as_bytes()).await.expect("written");
+    String::from_utf8(seen).expect("text")
+}
+
+#[tokio::test]
+async fn a_secret_in_a_header_is_not_carried_to_another_origin() {
+    let manager = Manager::start().await;
+    let (one, other) = (
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port"),
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port"),
+    );
+    let url = |server: &tokio::net::TcpListener| format!("http://{}/", server.local_addr().expect("bound"));
+    let _delegate = Delegate::start(&manager);
+    let (mut session, _) = manager.session().await;
+    let request = |value: &str| Assignment {
+        attempt: AttemptId::random(&SystemEntropy),
+        work: Work::Http {
+            method: "GET".into(),
+            url: format!("{}?q=private", url(&one)),
+            headers: vec![("x-key".into(), value.into())],
+            body: vec![],
+        },
+        secrets: vec![SecretVar { name: "KEY".into(), value: SecretText::new("canary".into()) }],
+        ..script("")
+    };
+    session.assign(&request("Bearer ${KEY}"));
+    let end = tokio::select! {
+        end = session.finished() => end,
+        seen = async {
+            answer(&one, Some("/again")).await;
+            // Within the origin it goes along.
+            assert!(answer(&one, Some(&url(&other))).await.contains("canary"));
+            answer(&other, None).await
+        } => panic!("another origin was asked: {seen}"),
+    };
+    assert_eq!(end.state, TaskState::Failed);
+    assert!(end.reason.contains("another origin"), "{}", end.reason);
+
+    session.assign(&request("nothing secret"));
+    let served = async {
+        answer(&one, Some(&url(&other))).await;
+        answer(&other, None).await
+    };
+    let (seen, end) = tokio::join!(served, session.finished());
+    assert_eq!(end.state, TaskState::Succeeded, "{}", end.reason);
+    assert!(seen.contains("nothing secret") && !seen.contains("private"), "no Referer either: {seen}");
+}
+
 #[tokio::test]
 async fn the_token_is_in_no_child_no_argument_and_no_log() {
     let manager = Manager::start().await;
