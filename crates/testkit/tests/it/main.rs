@@ -20,6 +20,7 @@ macro_rules! on_both {
 }
 
 mod crash;
+mod flood;
 mod hostile;
 mod house;
 mod inside;
