@@ -51,7 +51,7 @@ const DELEGATE: &str = r#"#!/bin/sh
 trap 'echo delegate >> DIR/order; exit 0' TERM
 echo $$ >> DIR/pids
 env > DIR/delegate.env
-cat "$DELEGATE_TOKEN_FILE" > DIR/used
+cat "$DELEGATE_TOKEN_FILE" > DIR/used.new; mv DIR/used.new DIR/used
 while kill -0 $PPID; do [ -e DIR/say ] && exit $(cat DIR/say); sleep 0.05 & wait $!; done
 "#;
 
@@ -125,11 +125,19 @@ impl Machine {
         ran
     }
 
-    /// Runs it until everything is up.
+    /// Runs it until everything is up, the delegate's program included: the Manager's answers do not wait for it.
     async fn up(&self) -> Running {
+        let _ = fs::remove_file(self.path("used"));
         let mut child = self.command("127.0.0.1:0").spawn().expect("the program");
         let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
         let said = until(&mut lines, "Ctrl-C stops").await;
+        let mut looks = tokio::time::interval(Duration::from_millis(10));
+        let begun = async {
+            while !self.path("used").exists() {
+                looks.tick().await;
+            }
+        };
+        timeout(PATIENCE, begun).await.expect("the delegate's program begins");
         Running { child, lines, said }
     }
 
