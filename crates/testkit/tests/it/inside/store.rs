@@ -25,6 +25,7 @@ super::on_both!(
     a_database_that_is_gone_stops_writes_until_it_is_back,
     a_revoke_that_cannot_be_durable_cuts_all_the_same,
     a_revoke_while_the_database_is_gone_cuts_all_the_same,
+    an_expiry_that_could_not_be_stored_is_tried_again,
     a_second_manager_is_refused_in_one_sentence,
     no_secret_is_stored_or_shown,
 );
@@ -221,6 +222,20 @@ async fn made_durable(inside: &Inside, token: &Issued) {
     assert_eq!(receipt.lines.len(), 1, "who may still hold a lease is on the receipt, cut or not");
     let Attempted::Goodbye(goodbye) = inside.puppet("later", token).connect().await else { panic!("no Goodbye") };
     assert_eq!((goodbye.reason, goodbye.receipt), (GoodbyeReason::TokenRevoked, Some(receipt.id)));
+    assert_eq!(inside.client.token(token.id).await.expect("a token").status, TokenStatus::Revoked);
+}
+
+async fn an_expiry_that_could_not_be_stored_is_tried_again(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let expires_at = legation_model::Clock::wall(&*inside.clock) + 60_000;
+    let token = inside.token_with("short", |token| token.expires_at = Some(expires_at)).await;
+    let live = inside.manager.tokens.get(token.id).expect("live");
+    let other = lock(&inside).await;
+    inside.clock.advance(60_000);
+    timeout(STORE_BOUND, live.gate.closed()).await.expect("refused in memory all the same");
+    assert!(!live.is_ended(), "nothing is said that a restart would unsay");
+    unlock(other).await;
+    eventually("the expiry is stored", async || live.is_ended().then_some(())).await;
     assert_eq!(inside.client.token(token.id).await.expect("a token").status, TokenStatus::Revoked);
 }
 
