@@ -59,6 +59,9 @@ impl OutputReader {
             if let Some(event) = self.read.pop_front() {
                 if open && !self.may_show(&task) {
                     self.read.clear();
+                    if !self.follow {
+                        return self.end(task);
+                    }
                     self.changed().await?;
                     continue;
                 }
@@ -66,11 +69,16 @@ impl OutputReader {
                 return Some(Piece::Output(event));
             }
             if !open || !self.follow {
-                self.ended = true;
-                return (!open).then(|| Piece::End(Box::new(task)));
+                return self.end(task);
             }
             self.changed().await?;
         }
+    }
+
+    /// The last piece: the task as it stands, which without `follow` need not have ended.
+    fn end(&mut self, task: Task) -> Option<Piece> {
+        self.ended = true;
+        Some(Piece::End(Box::new(task)))
     }
 
     async fn stored_task(&self) -> Result<Option<Task>, StoreError> {

@@ -141,6 +141,10 @@ impl Manager {
                 };
                 let statement = this.keys.state(None, receipt_id, statements::opening(&receipt));
                 receipt.statements.push(statement);
+                if receipt.lines.iter().any(|line| line.connected) {
+                    // The sweep notes this now and then, and never again after this.
+                    tokens::touch_used(tx, &[(id, now)]).await?;
+                }
                 tokens::revoke(tx, id, TokenStatus::Revoked, now, &reason, receipt_id).await?;
                 receipts::insert(tx, &receipt).await?;
                 let detail = format!("{} receipt {receipt_id}: {reason}", cause.as_str());

@@ -30,6 +30,7 @@ super::on_both!(
     a_task_that_was_cancelled_meanwhile_does_not_wait_again,
     a_cancel_right_after_the_submission_is_not_lost,
     a_delegate_that_reports_what_cannot_be_is_cut_off,
+    output_so_far_can_be_read_without_waiting,
 );
 
 fn shell(on: &str, script: &str) -> SubmitTask {
@@ -307,4 +308,22 @@ async fn a_task_that_was_cancelled_meanwhile_does_not_wait_again(engine: Engine)
     let refused = FromDelegate::Refused { attempt: assignment.attempt, reason: "busy".to_owned(), again: true };
     puppet.say(refused).await.expect("said");
     state(&inside, id, TaskState::Cancelled).await;
+}
+
+async fn output_so_far_can_be_read_without_waiting(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let (mut puppet, attempt, task) = super::working(&inside, "one", &token).await;
+    let bytes = b"so far".to_vec();
+    puppet.say(FromDelegate::Output { attempt, offset: 0, stream: Stream::Stdout, bytes }).await.expect("said");
+    assert_eq!(puppet.message().await, ToDelegate::OutputAck { attempt, offset: 6 });
+    let mut stream = inside.client.output(task, legation_api::output::OutputQuery { follow: false });
+    let Some(legation_api::client::OutputItem::Chunk(chunk)) = stream.next().await.expect("a stream") else {
+        panic!("no output")
+    };
+    assert_eq!(chunk.bytes, b"so far");
+    let Some(legation_api::client::OutputItem::End(task)) = stream.next().await.expect("an end") else {
+        panic!("no end")
+    };
+    assert!(!task.state.is_final(), "it ends although the task has not");
 }
