@@ -203,13 +203,17 @@ impl Manager {
             let (scope, key) = (live.scope.clone(), proof.identity);
             let find =
                 job(move |conn| Box::pin(async move { legation_store::delegates::by_key(conn, &scope, &key).await }));
-            match self.store.read(find).await {
-                Ok(Some(delegate)) => {
-                    let recorded = self.record_stop(stopped.receipt, delegate.id, stopped.tasks_killed).await;
-                    tracing::info!(delegate = %delegate.id, tasks = stopped.tasks_killed, ?recorded, "delegate reported its stop");
-                }
-                other => tracing::debug!(?other, "a stop report from a key that has no line"),
+            let recorded = match self.store.read(find).await {
+                Ok(Some(delegate)) => self.record_stop(stopped.receipt, delegate.id, stopped.tasks_killed).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = recorded {
+                // The Goodbye would say that the report was taken; without it the delegate reports again.
+                tracing::warn!(token = %live.id, %error, "a delegate's report of its stop could not be stored");
+                return;
             }
+            tracing::info!(receipt = %stopped.receipt, tasks = stopped.tasks_killed, "a delegate reported its stop");
         }
         say_goodbye(link, live.refusal()).await;
     }

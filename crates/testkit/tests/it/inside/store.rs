@@ -26,6 +26,7 @@ super::on_both!(
     a_revoke_that_cannot_be_durable_cuts_all_the_same,
     a_revoke_while_the_database_is_gone_cuts_all_the_same,
     an_expiry_that_could_not_be_stored_is_tried_again,
+    a_stop_report_that_is_not_stored_is_not_acknowledged,
     a_second_manager_is_refused_in_one_sentence,
     no_secret_is_stored_or_shown,
 );
@@ -237,6 +238,22 @@ async fn an_expiry_that_could_not_be_stored_is_tried_again(engine: Engine) {
     unlock(other).await;
     eventually("the expiry is stored", async || live.is_ended().then_some(())).await;
     assert_eq!(inside.client.token(token.id).await.expect("a token").status, TokenStatus::Revoked);
+}
+
+async fn a_stop_report_that_is_not_stored_is_not_acknowledged(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("one", &token);
+    puppet.join().await;
+    let receipt = inside.client.revoke_token(token.id, &RevokeToken::default()).await.expect("revoked").id;
+    let other = lock(&inside).await;
+    let report = timeout(STORE_BOUND, puppet.report_stop(Stopped { receipt, tasks_killed: 1 })).await;
+    assert!(matches!(report, Ok(Attempted::Ended(_))), "the delegate must report again: {report:?}");
+    unlock(other).await;
+    let again = puppet.report_stop(Stopped { receipt, tasks_killed: 1 }).await;
+    assert!(matches!(again, Attempted::Goodbye(_)), "{again:?}");
+    let line = inside.client.receipt(receipt).await.expect("a receipt").lines.remove(0);
+    assert_eq!(line.tasks_killed, Some(1));
 }
 
 async fn a_second_manager_is_refused_in_one_sentence(engine: Engine) {
