@@ -141,6 +141,14 @@ impl Machine {
         Running { child, lines, said }
     }
 
+    /// Has the delegate's program exit with this code. The file appears with its content: the program may look at
+    /// any moment.
+    fn end_delegate(&self, code: u8) {
+        let whole = self.path("say.new");
+        fs::write(&whole, code.to_string()).expect("written");
+        fs::rename(whole, self.path("say")).expect("renamed");
+    }
+
     fn nothing_is_left(&self) {
         for pid in self.read("pids").lines() {
             let pid = Pid::from_raw(pid.parse().expect("an id")).expect("an id");
@@ -261,7 +269,7 @@ async fn a_key_of_data_that_is_gone_is_replaced_and_told() {
 async fn a_revoked_delegate_leaves_the_manager_up() {
     let machine = Machine::new().await;
     let mut running = machine.up().await;
-    fs::write(machine.path("say"), "78").expect("written");
+    machine.end_delegate(78);
     until(&mut running.lines, "the Manager stays up").await;
     assert_eq!(running.end(Signal::TERM).await, Some(0));
     assert_eq!(machine.read("order"), "manager\n");
@@ -271,7 +279,7 @@ async fn a_revoked_delegate_leaves_the_manager_up() {
 async fn a_delegate_that_dies_ends_it_and_takes_the_manager_along() {
     let machine = Machine::new().await;
     let mut running = machine.up().await;
-    fs::write(machine.path("say"), "9").expect("written");
+    machine.end_delegate(9);
     let said = until(&mut running.lines, "fix: ").await;
     assert!(said.contains("the delegate ended by itself (exit code 9)"), "{said}");
     let status = timeout(PATIENCE, running.child.wait()).await.expect("an end").expect("an end");
