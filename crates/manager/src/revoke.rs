@@ -3,7 +3,12 @@
 //! Durable first; then the gate closes and every session is told to stop by a signal of its own; then the call
 //! waits until the gate is empty and the last session is closed. Expiry takes the same way.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use legation_api::{
     Code,
@@ -26,8 +31,16 @@ use crate::{
     error::Refusal,
     live::LiveToken,
     receipts as statements,
+    sessions::Session,
     tokens::change,
 };
+
+/// How long a revocation waits for the store before it cuts in memory. A store that is well takes milliseconds;
+/// one that hangs must not keep open what a person wants closed.
+const DURABLE_WAIT: Duration = Duration::from_secs(1);
+
+/// Who was connected to a token when it was cut before its end was durable. The receipt counts them as connected.
+type CutEarly = Arc<OnceLock<Vec<Arc<Session>>>>;
 
 impl Manager {
     /// What revoking a token now would hit.
@@ -40,7 +53,7 @@ impl Manager {
             Box::pin(async move { Ok((tasks::open_of_token(conn, id).await?, delegates::of_token(conn, id).await?)) })
         });
         let (open, delegates) = self.store.read(find).await?;
-        let lines = self.lease_holders(&delegates, id).into_iter().filter_map(|line| {
+        let lines = self.lease_holders(&delegates, id, &[]).into_iter().filter_map(|line| {
             let delegate = delegates.iter().find(|delegate| delegate.id == line.delegate)?;
             let runs = |task: &&Task| task.attempt.as_ref().is_some_and(|attempt| attempt.delegate == delegate.id);
             Some(RevokePreviewLine {
@@ -79,7 +92,18 @@ impl Manager {
             None => None,
         };
         let begun = self.clock.boot();
-        let (receipt, lost) = match self.store_end(actor, id, cause, reason).await {
+        let early = CutEarly::default();
+        let mut stored = pin!(self.store_end(actor, id, cause, reason, Arc::clone(&early)));
+        let ended = match tokio::time::timeout(DURABLE_WAIT, stored.as_mut()).await {
+            Ok(ended) => ended,
+            Err(_late) => {
+                if let Some(live) = &live {
+                    self.cut_early(live, &early);
+                }
+                stored.await
+            }
+        };
+        let (receipt, lost) = match ended {
             Ok(ended) => ended?,
             Err(error) => return Err(self.cut_undurable(live.as_ref(), error).await),
         };
@@ -92,7 +116,7 @@ impl Manager {
             live.end(reason, Some(receipt.id));
         }
         self.end_lost(&lost);
-        let cut = self.cut_token(live, true).await;
+        let cut = self.cut_token(live, early.get().map_or(&[], Vec::as_slice), true).await;
         self.metrics.revoke_to_cut(self.clock.boot() - begun);
         if receipt.completed_at.is_none()
             && let Err(error) = self.complete_receipt(receipt.id, cut, "every session was seen closed").await
@@ -112,6 +136,7 @@ impl Manager {
         id: TokenId,
         cause: Cause,
         reason: String,
+        early: CutEarly,
     ) -> Result<Result<(Receipt, Vec<Task>), Refusal>, StoreError> {
         let this = self.handle();
         let now = self.clock.wall();
@@ -136,7 +161,7 @@ impl Manager {
                     revoked_at: now,
                     completed_at: None,
                     attempts_lost: lost.len() as u32,
-                    lines: this.lease_holders(&holders, id),
+                    lines: this.lease_holders(&holders, id, early.get().map_or(&[], Vec::as_slice)),
                     statements: Vec::new(),
                 };
                 let statement = this.keys.state(None, receipt_id, statements::opening(&receipt));
@@ -166,10 +191,17 @@ impl Manager {
         }
     }
 
-    /// A line for every delegate of the token that is connected or may still hold a lease.
-    fn lease_holders(&self, delegates: &[legation_model::delegate::Delegate], token: TokenId) -> Vec<ReceiptLine> {
+    /// A line for every delegate of the token that is connected, was until it was cut early, or may still hold a
+    /// lease.
+    fn lease_holders(
+        &self,
+        delegates: &[legation_model::delegate::Delegate],
+        token: TokenId,
+        early: &[Arc<Session>],
+    ) -> Vec<ReceiptLine> {
+        let live = self.sessions.of_token(token);
         let connected: BTreeMap<DelegateId, BootId> =
-            self.sessions.of_token(token).iter().map(|session| (session.delegate, session.boot)).collect();
+            early.iter().chain(&live).map(|session| (session.delegate, session.boot)).collect();
         let (wall, boot) = (self.clock.wall(), self.clock.boot());
         let timing = self.tokens.get(token).map_or(self.config.timing, |live| live.timing);
         let lines = delegates.iter().map(|delegate| {
@@ -188,10 +220,20 @@ impl Manager {
         lines.filter(|line| line.connected || line.lease_ends_by > wall).collect()
     }
 
-    /// Stops every session of a token and waits until each is closed; says when each was.
-    async fn cut_token(&self, live: &Arc<LiveToken>, say: bool) -> Vec<(DelegateId, Millis)> {
+    /// Refuses the token and cuts its sessions while the store has not answered. Nothing is said: the end is not
+    /// durable yet, and a delegate that comes back hears of it once it is.
+    fn cut_early(&self, live: &LiveToken, early: &CutEarly) {
+        tracing::warn!(token = %live.id, "the store takes its time; the revoked token is cut before it has answered");
+        live.suspend();
+        early.get_or_init(|| self.sessions.signal_token(live.id, None));
+    }
+
+    /// Stops every session of a token and waits until each is closed, and those that were stopped `early`; says
+    /// when each was.
+    async fn cut_token(&self, live: &Arc<LiveToken>, early: &[Arc<Session>], say: bool) -> Vec<(DelegateId, Millis)> {
         let goodbye = say.then(|| live.refusal());
-        let mut sessions = self.sessions.signal_token(live.id, goodbye.as_ref());
+        let mut sessions = early.to_vec();
+        sessions.extend(self.sessions.signal_token(live.id, goodbye.as_ref()));
         live.gate.emptied().await;
         // An effect that was inside may have registered one more session; now that the gate is empty none can.
         sessions.extend(self.sessions.signal_token(live.id, goodbye.as_ref()));
@@ -208,7 +250,7 @@ impl Manager {
         tracing::error!(%error, "a revocation could not be made durable");
         if let Some(live) = live {
             live.suspend();
-            self.cut_token(live, false).await;
+            self.cut_token(live, &[], false).await;
         }
         let detail = "the token's delegates are cut off and refused, but the database could not be written, so a restart \
                       of the Manager would accept the token again: repeat the revoke until it succeeds";

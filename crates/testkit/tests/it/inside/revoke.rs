@@ -20,6 +20,7 @@ super::on_both!(
     connects_that_race_a_revoke_never_survive_it,
     a_report_is_checked_against_the_store_itself,
     a_stalled_peer_holds_up_nobody,
+    a_store_that_hangs_does_not_hold_up_the_cut,
     a_watcher_hears_the_end,
     attempts_left_under_an_old_token_are_stopped,
     a_restart_right_afterwards_remembers,
@@ -119,6 +120,31 @@ async fn a_report_that_waits_for_the_store_does_not_happen_afterwards(engine: En
     let _ = puppet.say(FromDelegate::Finished(finished(attempt))).await;
     inside.puppet("a1", &token).connect().await;
     assert_eq!(snapshot(&inside, task.id).await, after, "nothing of the token changes after the return");
+}
+
+async fn a_store_that_hangs_does_not_hold_up_the_cut(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("a1", &token);
+    puppet.join().await;
+    let (release, running) = hold_writer(&inside);
+    running.await.expect("the writer is held");
+    let (client, id) = (inside.client.clone(), token.id);
+    let call = tokio::spawn(async move { client.revoke_token(id, &RevokeToken::default()).await });
+    eventually("the session is cut", async || inside.manager.sessions.of_token(id).is_empty().then_some(())).await;
+    assert!(!call.is_finished(), "nothing is durable, so nothing is answered");
+    assert!(
+        matches!(inside.puppet("a1", &token).connect().await,
+        Attempted::Goodbye(goodbye) if goodbye.reason == GoodbyeReason::ManagerDraining),
+        "doubt is no verdict"
+    );
+
+    release.send(()).expect("the writer waits");
+    let receipt = call.await.expect("no panic").expect("revoked");
+    let [line] = receipt.lines.as_slice() else { panic!("one delegate: {receipt:?}") };
+    assert!(line.connected && line.cut_at.is_some(), "it was connected when the revoke began: {line:?}");
+    assert!(matches!(inside.puppet("a1", &token).connect().await,
+        Attempted::Goodbye(goodbye) if goodbye.reason == GoodbyeReason::TokenRevoked));
 }
 
 /// Keeps the store's writer busy until the sender is used or dropped; the receiver hears when that begins.
