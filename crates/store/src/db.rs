@@ -114,7 +114,7 @@ impl Database {
         const HOLDER: &str = "SELECT a.application_name || ' from ' || COALESCE(a.client_addr::text, 'this machine') \
              || ', server process ' || a.pid::text FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
              WHERE l.locktype = 'advisory' AND l.granted AND l.classid::bigint = $1 >> 32 \
-             AND l.objid::bigint = $1 & 4294967295";
+             AND l.objid::bigint = $1 & 4294967295 AND a.datname = current_database()";
         let row = conn.maybe(sqlx::query(HOLDER).bind(LOCK_KEY)).await?;
         let who: Option<String> = row.and_then(|row| sqlx::Row::try_get(&row, 0).ok());
         Err(held_by(&who.unwrap_or_else(|| "another process".to_owned())))

@@ -1,6 +1,7 @@
 //! Who may open a database, and in which state.
 
 use legation_store::{Store, StoreError, tokens};
+use sqlx::{Executor as _, Row as _, any::AnyRow};
 
 use crate::{
     make::{self, id},
@@ -25,6 +26,25 @@ pub(crate) async fn a_second_manager_is_refused_by_name(place: &Place) {
     let store = place.open().await;
     assert_eq!(store.epoch(), epoch + 1);
     drop(store);
+}
+
+/// A server shows the locks of all its databases to everyone.
+#[tokio::test]
+async fn a_second_manager_is_told_the_holder_of_its_own_database() {
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let place = Place::postgres().await;
+        let store = place.open().await;
+        held.push((place, store));
+    }
+    for (place, _store) in &held {
+        let sentence = refusal(&place.url).await;
+        let mut conn = place.behind().await;
+        let own = "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database()";
+        let own = conn.fetch_all(own).await.unwrap();
+        let named = |row: &AnyRow| sentence.contains(&format!("server process {})", row.get::<String, _>(0)));
+        assert!(own.iter().any(named), "{sentence}");
+    }
 }
 
 pub(crate) async fn beside_takes_no_lock_and_no_epoch(place: &Place) {
