@@ -18,8 +18,7 @@ use crate::{
 
 /// Tasks that run at once unless set.
 const CAPACITY_DEFAULT: u32 = 4;
-/// The most tasks at once: each has a supervisor process of a few megabytes.
-pub(crate) const CAPACITY_MAX: u32 = 256;
+pub(crate) use legation_wire::message::CAPACITY_MAX;
 /// The largest token file: a token has 119 characters, and a little white space is fine.
 const TOKEN_FILE_MAX: u64 = 4 << 10;
 

@@ -1,6 +1,6 @@
 //! Who is calling, and whether they may: API keys, and the one place that decides.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use legation_api::Code;
 use legation_model::{
@@ -15,6 +15,9 @@ use crate::{Manager, audit::Actor, error::Refusal, live::lock};
 
 /// Keys that are remembered: more than people and scripts have, and 200 KiB at most.
 const VOUCHED_MAX: usize = 1024;
+
+/// How long the store may take to know a key before what is remembered of it counts.
+const KEY_WAIT: Duration = Duration::from_secs(1);
 
 /// Keys that the store vouched for, for when it is gone: a revocation cuts even when it cannot be written, and
 /// who asks for it must be known then. Every other call needs the store anyway and says so.
@@ -128,7 +131,10 @@ impl Manager {
     }
 
     async fn known_key(&self, id: ApiKeyId) -> Result<Option<api_keys::ApiKey>, StoreError> {
-        match self.store.read(move |conn| Box::pin(api_keys::get(conn, id))).await {
+        let read = self.store.read(move |conn| Box::pin(api_keys::get(conn, id)));
+        // A revocation must not wait for a database that has fallen silent.
+        let found = tokio::time::timeout(KEY_WAIT, read).await;
+        match found.unwrap_or_else(|_| Err(StoreError::Unavailable("it does not answer".to_owned()))) {
             Ok(Some(key)) => {
                 self.vouched.remember(&key);
                 Ok(Some(key))

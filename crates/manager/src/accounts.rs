@@ -9,7 +9,7 @@ use legation_model::{
 use legation_store::{
     Page, Paged, StoreError,
     accounts::{self, Account},
-    job, tokens,
+    job, leases, tokens,
 };
 
 use crate::{
@@ -70,6 +70,7 @@ impl Manager {
         once: Option<Idempotency>,
     ) -> Result<Result<Made<Account>, Refusal>, StoreError> {
         let now = self.clock.wall();
+        let lease = account.lease.map(|lease| self.config.timing.with_lease(Some(lease)).lease_counted());
         let token = default_token(TokenId::random(&*self.entropy), &account.scope, now);
         let work = job(move |tx| {
             Box::pin(async move {
@@ -77,6 +78,9 @@ impl Manager {
                     return Ok(before.map(Made::Replayed));
                 }
                 accounts::insert(tx, &account).await?;
+                if let Some(lease) = lease {
+                    leases::raise(tx, lease).await?;
+                }
                 tokens::insert(tx, &token).await?;
                 let (name, scope) = (account.scope.to_string(), account.scope.clone());
                 let change = Change { action: "account.create", object: name.clone(), scope, detail: String::new() };

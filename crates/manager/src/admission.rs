@@ -111,6 +111,8 @@ impl Manager {
             now: self.clock.boot(),
         }));
         self.sessions.register(&session);
+        // What was decided between the transaction and this line went to the session before.
+        let open = if open.is_empty() { open } else { self.still_open(&session, open).await };
         if self.stopping.is_cancelled() {
             session.stop(Some(retry("the Manager is stopping")));
         }
@@ -238,11 +240,10 @@ impl Manager {
     }
 
     /// Until when, on the boot clock, a delegate may still act. A lease that this process never answered counts as
-    /// granted at its start.
-    pub(crate) fn lease_ends(&self, delegate: DelegateId, last_seen: Millis, timing: &Timing) -> Millis {
-        let seen = self.clock.boot() - (self.clock.wall() - last_seen).max(0);
-        let answered = self.sessions.last_answered(delegate).unwrap_or(self.started.max(seen.min(self.clock.boot())));
-        answered + timing.lease_counted()
+    /// the longest that an earlier one may have granted.
+    pub(crate) fn lease_ends(&self, delegate: DelegateId, timing: &Timing) -> Millis {
+        let answered = self.sessions.last_answered(delegate);
+        answered.map_or(self.former_leases_end, |answered| answered + timing.lease_counted())
     }
 
     /// Tells a connection that was late from a process that is still alive: only the latter comes twice.
@@ -269,6 +270,13 @@ impl Manager {
                 "this delegate's key is used by two processes",
             )));
         }
+    }
+
+    /// The open attempts of a session as they are now; as they were when the store cannot be asked.
+    async fn still_open(&self, session: &Session, open: Vec<Task>) -> Vec<Task> {
+        let (delegate, boot) = (session.delegate, session.boot);
+        let read = job(move |conn| Box::pin(async move { tasks::open_of_boot(conn, delegate, boot).await }));
+        self.store.read(read).await.unwrap_or(open)
     }
 
     /// Compares what the delegate holds with what the store expects of it.

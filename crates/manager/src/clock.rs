@@ -30,6 +30,12 @@ impl JumpGuard {
         self.clock.boot()
     }
 
+    /// A wall time that is never too late, whichever way the clock may have jumped: what ends for good by the clock
+    /// waits rather than ends by a mistake.
+    pub fn earliest(&self) -> Millis {
+        self.clock.wall().min(self.clock.boot() + self.offset)
+    }
+
     /// Whether the wall clock moved by more than [`CLOCK_JUMP_MAX`] against the boot clock.
     pub fn jumped(&self) -> bool {
         (self.clock.wall() - self.clock.boot() - self.offset).abs() > CLOCK_JUMP_MAX

@@ -167,7 +167,7 @@ impl Manager {
         let Match { task, session, attempt } = matched;
         let attempt_id = attempt.id;
         let assigned = match session.token.enter(&self.clock) {
-            Ok(_entered) => match self.store_assignment(&task, &attempt).await {
+            Ok(_entered) => match self.store_assignment(&task, &attempt, session.counter).await {
                 Ok(true) => {
                     self.queue.remove(&task);
                     let task = Task { state: TaskState::Assigned, attempt: Some(attempt), ..(*task).clone() };
@@ -191,14 +191,14 @@ impl Manager {
         assigned
     }
 
-    async fn store_assignment(&self, task: &Task, attempt: &Attempt) -> Result<bool, StoreError> {
+    async fn store_assignment(&self, task: &Task, attempt: &Attempt, counter: u64) -> Result<bool, StoreError> {
         let (id, attempt, now) = (task.id, attempt.clone(), self.clock.wall());
         let work = job(move |tx| {
             Box::pin(async move {
                 if tokens::lock_shared(tx, attempt.token).await? != Some(TokenStatus::Active) {
                     return Ok(false);
                 }
-                tasks::assign(tx, id, &attempt, now).await.map(|()| true)
+                tasks::assign(tx, id, &attempt, counter, now).await.map(|()| true)
             })
         });
         self.store.write(work).await

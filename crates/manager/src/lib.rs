@@ -8,12 +8,14 @@ pub mod accounts;
 pub mod admin;
 pub mod admission;
 pub mod audit;
+pub mod backlog;
 pub mod clock;
 pub mod config;
 pub mod delegates;
 pub mod dispatch;
 pub mod error;
 pub mod gate;
+pub mod handshakes;
 pub mod http;
 pub mod idempotency;
 pub mod keys;
@@ -48,12 +50,12 @@ use legation_model::{
     ids::{BootId, TaskId},
 };
 use legation_store::Store;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    clock::JumpGuard, config::Config, dispatch::Queue, keys::Keys, live::LiveTokens, metrics::Metrics,
-    sessions::Sessions, sweep::Seen,
+    clock::JumpGuard, config::Config, dispatch::Queue, handshakes::Handshakes, keys::Keys, live::LiveTokens,
+    metrics::Metrics, sessions::Sessions, sweep::Seen,
 };
 
 pub use start::{Running, start};
@@ -84,13 +86,13 @@ pub struct Manager {
     pub stopping: CancellationToken,
     /// Every connection and loop, awaited at the end.
     pub(crate) connections: TaskTracker,
-    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) seen: Seen,
     /// Superseded starts that came back once.
     pub(crate) late_boots: Mutex<HashSet<BootId>>,
     pub(crate) vouched: access::Vouched,
-    /// Boot-clock time at which this process began to count leases.
-    pub(crate) started: Millis,
+    /// Boot-clock time by which every lease has ended that an earlier process granted.
+    pub(crate) former_leases_end: Millis,
     admissions: AtomicU64,
     this: Weak<Self>,
 }

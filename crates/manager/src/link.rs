@@ -4,11 +4,12 @@
 //! the token's gate and holds it until the bytes are with the socket, and nothing a peer does or fails to do can
 //! hold the gate for longer than it takes to notice the stop.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use legation_link::{Connection, Ended, Socket};
+use legation_model::Millis;
 use legation_wire::{
-    Close, ManagerEnd, ManagerEvent, Proof, Role,
+    Close, End as _, ManagerEnd, ManagerEvent, Proof, Role,
     message::{FromDelegate, Goodbye, Hello, Stopped, ToDelegate},
 };
 use tokio::{
@@ -18,14 +19,12 @@ use tokio::{
 
 use legation_store::{StoreError, job};
 
-use crate::{Manager, admission::Admission, live::retry, sessions::Session};
+use crate::{Manager, admission::Admission, backlog::Backlog, handshakes::Slot, live::retry, sessions::Session};
 
-/// Connections that may be in their handshake at once; more are shed before they cost anything.
-pub const HANDSHAKES_MAX: usize = 2_048;
+/// How long a peer may take to its first message.
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 /// How long a Goodbye may take before the connection is cut without it.
 pub const GOODBYE_DEADLINE: Duration = Duration::from_millis(250);
-/// Reports of one session that may wait for the store; a delegate keeps what was not acknowledged.
-pub const REPORTS_MAX: usize = 512;
 /// Pause before reports that the store did not take are recorded again.
 const STORE_PAUSE: Duration = Duration::from_millis(250);
 
@@ -45,7 +44,12 @@ impl Manager {
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Ok(handshaking) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+        let mut socket = Socket::server(io);
+        let Ok(Ok(first)) = tokio::time::timeout(FIRST_MESSAGE, socket.receive()).await else {
+            self.metrics.unproven.inc();
+            return;
+        };
+        let Some(slot) = self.handshakes.take(peer.ip()) else {
             self.metrics.shed.inc();
             return;
         };
@@ -56,14 +60,12 @@ impl Manager {
             &*self.entropy,
         );
         let clock = Arc::clone(&self.clock);
-        let mut link = Connection::new(Socket::server(io), end, move || clock.boot());
-        let opened = opening(&mut link).await;
-        drop(handshaking);
-        match opened {
+        let mut link = Connection::new(socket, end, move || clock.boot());
+        match opening(&mut link, &first, self.clock.boot()).await {
             Ok((proof, _)) if proof.role != Role::Delegate => {
                 say_goodbye(link, retry("this Manager does not serve upgraders")).await;
             }
-            Ok((proof, Opening::Hello(hello))) => self.serve_delegate(link, &proof, *hello, peer).await,
+            Ok((proof, Opening::Hello(hello))) => self.serve_delegate(link, &proof, *hello, peer, slot).await,
             Ok((proof, Opening::Stopped(stopped))) => self.serve_stopped(link, &proof, stopped).await,
             Err(ended) => {
                 self.metrics.unproven.inc();
@@ -75,8 +77,17 @@ impl Manager {
         }
     }
 
-    async fn serve_delegate(self: Arc<Self>, mut link: Link, proof: &Proof, hello: Hello, peer: SocketAddr) {
-        let admission = match self.admit(proof, hello, peer.ip()).await {
+    async fn serve_delegate(
+        self: Arc<Self>,
+        mut link: Link,
+        proof: &Proof,
+        hello: Hello,
+        peer: SocketAddr,
+        slot: Slot,
+    ) {
+        let admitted = self.admit(proof, hello, peer.ip()).await;
+        drop(slot);
+        let admission = match admitted {
             Ok(admission) => admission,
             Err(goodbye) => {
                 self.metrics.refused.inc();
@@ -112,15 +123,18 @@ impl Manager {
             return leave;
         }
         self.queue.nudge();
-        let mut reports = VecDeque::new();
+        let mut backlog = Backlog::default();
         let mut recording: Option<Recording> = None;
         loop {
             if let Err(leave) = self.deliver(link, &session).await {
                 return leave;
             }
-            if recording.is_none() && !reports.is_empty() {
-                let record = Arc::clone(self).record(Arc::clone(&session), reports.drain(..).collect());
+            if recording.is_none() && !backlog.is_empty() {
+                let record = Arc::clone(self).record(Arc::clone(&session), backlog.take());
                 recording = Some(self.connections.spawn(record));
+            }
+            if recording.is_none() && backlog.overflowed() {
+                return Leave::Told(Some(retry("the Manager's database was behind; what it missed is repeated")));
             }
             tokio::select! {
                 biased;
@@ -129,7 +143,7 @@ impl Manager {
                 () = session.signalled() => {}
                 event = link.next() => match event {
                     Ok(ManagerEvent::Message(message)) => {
-                        if let Err(leave) = self.hear(link, &session, message, &mut reports).await {
+                        if let Err(leave) = self.hear(link, &session, message, &mut backlog).await {
                             return leave;
                         }
                     }
@@ -140,13 +154,13 @@ impl Manager {
         }
     }
 
-    /// Takes one message in. A heartbeat is answered here and now; what must be durable waits in `reports`.
+    /// Takes one message in. A heartbeat is answered here and now; what must be durable waits in the backlog.
     async fn hear(
         &self,
         link: &mut Link,
         session: &Session,
         message: FromDelegate,
-        reports: &mut VecDeque<FromDelegate>,
+        backlog: &mut Backlog,
     ) -> Result<(), Leave> {
         match message {
             FromDelegate::Heartbeat { sent, .. } => {
@@ -159,11 +173,10 @@ impl Manager {
                 session.draining.store(true, Ordering::Relaxed);
                 Ok(())
             }
-            report if reports.len() < REPORTS_MAX => {
-                reports.push_back(report);
+            report => {
+                backlog.push(report);
                 Ok(())
             }
-            _ => Err(Leave::Told(Some(retry("the Manager's database is behind")))),
         }
     }
 
@@ -243,8 +256,9 @@ enum Leave {
     Ended(Ended),
 }
 
-/// Drives the handshake to the first frame.
-async fn opening(link: &mut Link) -> Result<(Proof, Opening), Ended> {
+/// Drives the handshake from its first message to the first frame.
+async fn opening(link: &mut Link, first: &[u8], now: Millis) -> Result<(Proof, Opening), Ended> {
+    link.end_mut().receive(first, now).map_err(Ended::Protocol)?;
     let mut proof = None;
     loop {
         match (link.next().await?, proof) {

@@ -5,7 +5,7 @@
 //! changed here directly after its transaction has committed and before the caller hears of it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -56,14 +56,9 @@ impl LiveToken {
     /// The copy of a token with its derived keys, newest generation last.
     pub fn new(token: &DelegateToken, keys: Vec<(u32, Secret<32>)>, timing: Timing) -> Self {
         let this = Self {
-            id: token.id,
-            scope: token.scope.clone(),
             limits: token.limits.clone(),
-            timing,
-            gate: Arc::new(Gate::default()),
-            ending: tokio::sync::Mutex::new(()),
             keys: Mutex::new(keys),
-            verdict: Mutex::new(Verdict::Accepted),
+            ..Self::without_keys(token.id, token.scope.clone(), timing)
         };
         match token.status {
             TokenStatus::Active | TokenStatus::Draining => {}
@@ -72,6 +67,20 @@ impl LiveToken {
             TokenStatus::Deleted => this.end(GoodbyeReason::TokenDeleted, token.receipt),
         }
         this
+    }
+
+    /// A token that nobody can prove: its secret is not known here, or not yet.
+    pub fn without_keys(id: TokenId, scope: Scope, timing: Timing) -> Self {
+        Self {
+            id,
+            scope,
+            limits: TokenLimits::default(),
+            timing,
+            gate: Arc::new(Gate::default()),
+            ending: tokio::sync::Mutex::new(()),
+            keys: Mutex::default(),
+            verdict: Mutex::new(Verdict::Accepted),
+        }
     }
 
     /// Enters the gate for one effect, if the token is accepted at this moment.
@@ -150,9 +159,22 @@ impl LiveTokens {
         self.read().get(&id).cloned()
     }
 
-    /// Adds a token; one that is there already keeps its gate and is left alone.
-    pub fn insert(&self, token: LiveToken) {
-        self.write().entry(token.id).or_insert_with(|| Arc::new(token));
+    /// Adds a token, and answers the one that counts: one that is there already keeps its gate and its verdict and
+    /// only learns further keys.
+    pub fn insert(&self, token: LiveToken) -> Arc<LiveToken> {
+        match self.write().entry(token.id) {
+            Entry::Vacant(vacant) => Arc::clone(vacant.insert(Arc::new(token))),
+            Entry::Occupied(known) => {
+                let mut keys = lock(&known.get().keys);
+                for (generation, key) in token.keys.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                    if keys.iter().all(|(present, _)| *present != generation) {
+                        keys.push((generation, key));
+                    }
+                }
+                drop(keys);
+                Arc::clone(known.get())
+            }
+        }
     }
 
     /// All of them, for the sweeps.
@@ -180,4 +202,22 @@ impl TokenKeys for LiveTokens {
 /// Locks a mutex whose holder cannot leave a half-made value behind, so that a panic elsewhere is no reason to stop.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_secret_that_comes_after_the_end_finds_the_end() {
+        let tokens = LiveTokens::default();
+        let (id, timing) = (TokenId([1; 16]), Timing { lease: 15_000, heartbeat: 5_000, first_retry: 1_000 });
+        let unknown = || LiveToken::without_keys(id, "default".parse().expect("a scope"), timing);
+        tokens.insert(unknown()).end(GoodbyeReason::TokenRevoked, Some(ReceiptId([2; 16])));
+
+        let issued = tokens.insert(LiveToken { keys: Mutex::new(vec![(1, Secret::new([3; 32]))]), ..unknown() });
+        assert!(issued.gate.enter().is_none(), "the way in stays closed");
+        assert_eq!(issued.receipt(), Some(ReceiptId([2; 16])), "a delegate's last report finds its receipt");
+        assert!(tokens.psk(TokenHint { token: id, generation: 1 }).is_some(), "its delegates can be told");
+    }
 }

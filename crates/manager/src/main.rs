@@ -39,10 +39,15 @@ async fn run(command_line: CommandLine) -> anyhow::Result<()> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let running = start(config, Arc::new(SystemClock), Arc::new(SystemEntropy)).await?;
-    told(&mut interrupt, &mut terminate).await;
-    tracing::info!("stopping; a second signal stops at once");
+    let ended = tokio::select! {
+        () = told(&mut interrupt, &mut terminate) => {
+            tracing::info!("stopping; a second signal stops at once");
+            Ok(())
+        }
+        why = running.ended() => Err(why.into()),
+    };
     running.stop(told(&mut interrupt, &mut terminate)).await;
-    Ok(())
+    ended
 }
 
 async fn told(interrupt: &mut Signal, terminate: &mut Signal) {

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use legation_model::{
     Millis,
-    ids::{AttemptId, TaskId},
+    ids::{AttemptId, DelegateId, TaskId},
     task::{Task, TaskState},
 };
 use legation_store::{
@@ -44,10 +44,11 @@ impl Manager {
                     return Ok(recorded);
                 }
                 for report in reports {
-                    let owner = tasks::by_attempt(tx, attempt_of(&report)).await?;
-                    let own = |task: &Task| task.attempt.as_ref().is_some_and(|attempt| attempt.delegate == delegate);
-                    let task = owner.filter(own);
-                    recorded.push((task.as_ref().map(|task| task.id), record(tx, task, report, now).await?));
+                    recorded.push(match owned(tx, attempt_of(&report), delegate).await? {
+                        Owned::Newest(task) => (Some(task.id), record(tx, Some(*task), report, now).await?),
+                        Owned::Former => (None, record_late(tx, report, now).await?),
+                        Owned::Not => (None, record(tx, None, report, now).await?),
+                    });
                 }
                 Ok(recorded)
             })
@@ -119,6 +120,35 @@ fn attempt_of(report: &FromDelegate) -> AttemptId {
         // The session keeps every other message to itself; an id of zeros names no attempt.
         _ => AttemptId([0; 16]),
     }
+}
+
+/// What an attempt is to the delegate that reports it.
+enum Owned {
+    /// The newest of this task, and its own.
+    Newest(Box<Task>),
+    /// Its own, but its task went on without it.
+    Former,
+    /// Not its own, or of no task.
+    Not,
+}
+
+async fn owned(tx: &mut Tx, attempt: AttemptId, delegate: DelegateId) -> Result<Owned, StoreError> {
+    let Some(task) = tasks::by_attempt(tx, attempt).await? else { return Ok(Owned::Not) };
+    let own = match task.attempt.as_ref().filter(|newest| newest.id == attempt) {
+        Some(newest) if newest.delegate == delegate => return Ok(Owned::Newest(Box::new(task))),
+        Some(_) => false,
+        None => tasks::former_delegate(tx, attempt).await? == Some(delegate),
+    };
+    Ok(if own { Owned::Former } else { Owned::Not })
+}
+
+/// Records the result of a former attempt as late; whatever else it says is acknowledged and dropped.
+async fn record_late(tx: &mut Tx, report: FromDelegate, now: Millis) -> Result<Option<ToDelegate>, StoreError> {
+    if let FromDelegate::Finished(finished) = &report {
+        let reason = bounded(&finished.reason);
+        tasks::finish(tx, finished.attempt, finished.state, finished.exit_code, &reason, now).await?;
+    }
+    record(tx, None, report, now).await
 }
 
 /// Records one report. An attempt that is not this delegate's is acknowledged and changes nothing, so that the

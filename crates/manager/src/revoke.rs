@@ -107,7 +107,9 @@ impl Manager {
             Ok(ended) => ended?,
             Err(error) => return Err(self.cut_undurable(live.as_ref(), error).await),
         };
-        let Some(live) = &live else { return Ok(receipt) };
+        // A first secret may be on its way here from its own transaction: it must find the end, not a way in.
+        let unknown = || LiveToken::without_keys(id, receipt.scope.clone(), self.config.timing);
+        let live = &live.clone().unwrap_or_else(|| self.tokens.insert(unknown()));
         if !live.is_ended() {
             let reason = match receipt.cause {
                 Cause::Kill => GoodbyeReason::TokenRevoked,
@@ -205,7 +207,7 @@ impl Manager {
         let (wall, boot) = (self.clock.wall(), self.clock.boot());
         let timing = self.tokens.get(token).map_or(self.config.timing, |live| live.timing);
         let lines = delegates.iter().map(|delegate| {
-            let ends = self.lease_ends(delegate.id, delegate.last_seen, &timing);
+            let ends = self.lease_ends(delegate.id, &timing);
             ReceiptLine {
                 delegate: delegate.id,
                 boot: connected.get(&delegate.id).copied().unwrap_or(delegate.boot),

@@ -17,7 +17,7 @@ use legation_model::{
 };
 use legation_wire::{
     close::GoodbyeReason,
-    message::{Goodbye, ToDelegate},
+    message::{CAPACITY_MAX, Goodbye, ToDelegate},
 };
 use tokio::sync::Notify;
 
@@ -100,7 +100,7 @@ impl Session {
             host: hello.host,
             tags: hello.tags,
             capabilities: hello.capabilities,
-            capacity: hello.capacity as usize,
+            capacity: hello.capacity.min(CAPACITY_MAX) as usize,
             address: new.address,
             admission: new.admission,
             last_answered: AtomicI64::new(new.now),

@@ -5,13 +5,14 @@ use std::{
 };
 
 use anyhow::Context;
+use legation_api::accounts::LEASE_MAX;
 use legation_model::{
     Clock, Entropy, Millis, Secret,
     token::{DelegateToken, TokenStatus},
 };
-use legation_store::{Store, accounts, job, tasks, tokens};
+use legation_store::{Store, StoreError, accounts, job, leases, tasks, tokens};
 use legation_wire::{GoodbyeReason, message::Goodbye};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -22,7 +23,6 @@ use crate::{
     dispatch::Queue,
     http,
     keys::Keys,
-    link::HANDSHAKES_MAX,
     live::{LiveToken, LiveTokens},
     metrics::Metrics,
     serve::{self, Listener},
@@ -74,6 +74,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entro
     }
     tasks.spawn(Arc::clone(&manager).dispatch_loop());
     tasks.spawn(Arc::clone(&manager).sweep_loop());
+    tasks.spawn(Arc::clone(&manager).end_when_overtaken());
     tasks.close();
     let running = Running { manager, api: api_address, link: link_address, scheme };
     running.announce()?;
@@ -87,8 +88,9 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
     for task in store.read(|conn| Box::pin(tasks::queued(conn))).await? {
         queue.add(task);
     }
+    let former_leases_end = former_leases_end(&config, &store, &*clock).await?;
     let manager = Arc::new_cyclic(|this| Manager {
-        started: clock.boot(),
+        former_leases_end,
         clock: Arc::new(JumpGuard::new(clock)),
         config,
         entropy,
@@ -101,7 +103,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         changes: broadcast::Sender::new(CHANGES_MAX),
         stopping: CancellationToken::new(),
         connections: TaskTracker::new(),
-        handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+        handshakes: Arc::default(),
         seen: Seen::default(),
         late_boots: std::sync::Mutex::default(),
         vouched: Vouched::default(),
@@ -111,6 +113,17 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
     manager.ensure_default_account().await?;
     load_tokens(&manager).await?;
     Ok(manager)
+}
+
+/// Leaves behind the longest lease that this process grants, and finds out by when, on the boot clock, every one of
+/// its predecessors has ended. No lease is longer than the longest, whatever the wall clock said in between.
+async fn former_leases_end(config: &Config, store: &Store, clock: &dyn Clock) -> anyhow::Result<Millis> {
+    let longest = store.read(|conn| Box::pin(accounts::longest_lease(conn))).await?.unwrap_or(0);
+    let longest = longest.max(config.timing.lease);
+    let (timing, now) = (config.timing.with_lease(Some(longest)), clock.wall());
+    let begin = job(move |tx| Box::pin(leases::begin(tx, timing.lease_counted(), now)));
+    let left = store.write(begin).await? - now;
+    Ok(clock.boot() + left.clamp(0, timing.with_lease(Some(LEASE_MAX)).lease_counted()))
 }
 
 /// Opens every secret that a delegate may still prove, those of ended tokens included: they are told to stop.
@@ -130,6 +143,26 @@ async fn load_tokens(manager: &Manager) -> anyhow::Result<()> {
 }
 
 impl Manager {
+    /// Takes no further connection and tells delegates to come back later.
+    fn begin_stop(&self) {
+        self.stopping.cancel();
+        for session in self.sessions.all() {
+            session.stop(Some(Goodbye::new(GoodbyeReason::ManagerDraining, "the Manager is stopping")));
+        }
+    }
+
+    /// Stops by itself when another Manager has the database: from then on a revocation is made there and would not
+    /// be heard of here.
+    async fn end_when_overtaken(self: Arc<Self>) {
+        let why = tokio::select! {
+            why = self.store.overtaken() => why,
+            () = self.stopping.cancelled() => return,
+        };
+        tracing::error!(%why, "this Manager ends");
+        self.tokens.all().iter().for_each(|token| token.suspend());
+        self.begin_stop();
+    }
+
     /// Lets a token be proven, with the lease of its account.
     pub(crate) fn admit_token(&self, token: &DelegateToken, keys: Vec<(u32, Secret<32>)>, lease: Option<Millis>) {
         self.tokens.insert(LiveToken::new(token, keys, self.config.timing.with_lease(lease)));
@@ -158,6 +191,12 @@ pub(crate) fn prepare(directory: &Path) -> anyhow::Result<()> {
 }
 
 impl Running {
+    /// Waits until the Manager stops by itself, and answers why.
+    pub async fn ended(&self) -> StoreError {
+        self.manager.stopping.cancelled().await;
+        self.manager.store.overtaken().await
+    }
+
     /// Says where it is ready, also in the file that a waiting program reads.
     fn announce(&self) -> anyhow::Result<()> {
         let (api, link) = (self.url(self.api), self.url(self.link));
@@ -177,10 +216,7 @@ impl Running {
     /// Tells delegates to come back later, lets requests finish, and stops; `at_once` cuts that short.
     pub async fn stop(self, at_once: impl Future<Output = ()>) {
         let manager = &self.manager;
-        manager.stopping.cancel();
-        for session in manager.sessions.all() {
-            session.stop(Some(Goodbye::new(GoodbyeReason::ManagerDraining, "the Manager is stopping")));
-        }
+        manager.begin_stop();
         tokio::select! {
             () = manager.connections.wait() => {}
             () = at_once => tracing::warn!("stopping at once"),

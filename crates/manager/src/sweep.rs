@@ -80,7 +80,8 @@ impl Manager {
 
     /// Removes what is kept for a time only.
     async fn forget_old(&self) {
-        let (answers, secrets) = (self.clock.wall() - IDEMPOTENCY_KEPT, self.clock.wall() - ENDED_SECRETS_KEPT);
+        let now = self.clock.earliest();
+        let (answers, secrets) = (now - IDEMPOTENCY_KEPT, now - ENDED_SECRETS_KEPT);
         let forget = job(move |tx| {
             Box::pin(async move {
                 idempotency::prune(tx, answers).await?;
@@ -123,7 +124,7 @@ impl Manager {
 
     /// Rejects tasks that waited too long, saying what excluded whom.
     async fn reject_overdue(&self) {
-        let now = self.clock.wall();
+        let now = self.clock.earliest();
         for task in self.queue.snapshot().into_iter().filter(|task| task.queue_deadline <= now) {
             let (id, why) = (task.id, format!("no delegate in time: {}", self.explain_waiting(&task)));
             let end = job(move |tx| {
@@ -137,32 +138,45 @@ impl Manager {
     }
 
     /// Cuts every session whose token the store says has ended, whatever the memory believes.
-    async fn compare_with_store(&self) {
+    pub(crate) async fn compare_with_store(&self) {
+        // The memory first: a token is stored before it is there, so one that is issued meanwhile is not mistaken
+        // for one that the store does not know.
+        let accepted: Vec<_> = self.tokens.all().into_iter().filter(|token| token.gate.is_open()).collect();
         let Ok(statuses) = self.store.read(|conn| Box::pin(tokens::statuses(conn))).await else { return };
-        let live: HashMap<TokenId, TokenStatus> = statuses.into_iter().map(|row| (row.0, row.1)).collect();
-        for token in self.tokens.all().into_iter().filter(|token| token.gate.is_open()) {
-            let reason = match live.get(&token.id) {
-                Some(status) if status.is_live() => continue,
-                Some(TokenStatus::Revoked) => GoodbyeReason::TokenRevoked,
-                _ => GoodbyeReason::TokenDeleted,
-            };
-            tracing::error!(token = %token.id, "the store says that this token has ended; its sessions are cut");
-            token.end(reason, None);
+        let stored: HashMap<TokenId, TokenStatus> = statuses.into_iter().map(|row| (row.0, row.1)).collect();
+        for token in accepted {
+            match stored.get(&token.id) {
+                Some(TokenStatus::Active | TokenStatus::Draining) => continue,
+                Some(TokenStatus::Revoked) => token.end(GoodbyeReason::TokenRevoked, None),
+                Some(TokenStatus::Deleted) => token.end(GoodbyeReason::TokenDeleted, None),
+                // No life of a token leads here, so something else is wrong, and that is no verdict.
+                Some(TokenStatus::Unissued) | None => token.suspend(),
+            }
+            tracing::error!(
+                token = %token.id, status = ?stored.get(&token.id),
+                "the store does not accept this token any more; its sessions are cut"
+            );
             self.sessions.signal_token(token.id, Some(&token.refusal()));
         }
     }
 
-    /// Ends attempts whose delegate's lease has run out: a correct delegate has killed them by now.
+    /// Ends attempts that no delegate runs any more: its lease has run out, and a correct delegate has killed them
+    /// by now, or it was started again.
     async fn lose_fenced(&self) {
         let Ok(open) = self.store.read(|conn| Box::pin(tasks::open_attempts(conn))).await else { return };
         let now = self.clock.boot();
         let fenced = open.iter().filter_map(|task| task.attempt.as_ref()).filter(|attempt| {
-            let connected = self.sessions.newest(attempt.delegate).is_some_and(|session| session.boot == attempt.boot);
-            let answered = self.sessions.last_answered(attempt.delegate).unwrap_or(self.started);
+            if let Some(session) = self.sessions.newest(attempt.delegate) {
+                return session.boot != attempt.boot;
+            }
             let timing = self.tokens.get(attempt.token).map_or(self.config.timing, |live| live.timing);
-            !connected && answered + timing.lease_counted() < now
+            self.lease_ends(attempt.delegate, &timing) < now
         });
-        self.lose_attempts(fenced.map(|attempt| attempt.id).collect(), "its delegate's lease ended").await;
+        self.lose_attempts(
+            fenced.map(|attempt| attempt.id).collect(),
+            "its delegate's lease ended, or it was restarted",
+        )
+        .await;
     }
 
     /// Writes who was seen since the last time, in one transaction.

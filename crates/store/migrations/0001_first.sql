@@ -1,8 +1,10 @@
 CREATE TABLE manager (
     one BIGINT PRIMARY KEY CHECK (one = 1),
-    epoch BIGINT NOT NULL
+    epoch BIGINT NOT NULL,
+    longest_lease BIGINT NOT NULL,
+    leases_end_by BIGINT NOT NULL
 );
-INSERT INTO manager (one, epoch) VALUES (1, 0);
+INSERT INTO manager (one, epoch, longest_lease, leases_end_by) VALUES (1, 0, 0, 0);
 
 CREATE TABLE accounts (
     scope TEXT PRIMARY KEY,

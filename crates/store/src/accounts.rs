@@ -23,6 +23,7 @@ pub struct Account {
 const INSERT: &str =
     "INSERT INTO accounts (scope, description, lease, created_at, created_by) VALUES ($1, $2, $3, $4, $5)";
 const GET: &str = "SELECT * FROM accounts WHERE scope = $1";
+const LONGEST_LEASE: &str = "SELECT MAX(lease) AS lease FROM accounts";
 const LIST: &str = "SELECT * FROM accounts \
      WHERE scope > $1 AND ($2 = '' OR scope = $2 OR (scope > $2 || '/' AND scope < $2 || '0')) \
      ORDER BY scope LIMIT $3";
@@ -42,6 +43,14 @@ pub async fn insert(conn: &mut Conn, account: &Account) -> Result<(), StoreError
 /// Those of the database.
 pub async fn get(conn: &mut Conn, scope: &Scope) -> Result<Option<Account>, StoreError> {
     conn.maybe(sqlx::query(GET).bind(scope.to_string())).await?.as_ref().map(account).transpose()
+}
+
+/// The longest lease that any of them sets.
+///
+/// # Errors
+/// Those of the database.
+pub async fn longest_lease(conn: &mut Conn) -> Result<Option<Millis>, StoreError> {
+    conn.maybe(sqlx::query(LONGEST_LEASE)).await?.map_or(Ok(None), |row| row.maybe_number("lease"))
 }
 
 /// All at or below a scope, in the order of their spelling.

@@ -10,6 +10,7 @@ use sqlx::{
 use crate::{
     StoreError,
     db::{Database, explain},
+    row::Columns,
 };
 
 /// A statement with its arguments.
@@ -75,9 +76,12 @@ impl Conn {
             return Err(StoreError::Unavailable("its file was moved, replaced or deleted: put it back".to_owned()));
         }
         let text = format!("{}; SELECT epoch FROM manager WHERE one = 1{}", self.database.begin(), self.for_share());
-        let rows = self.raw(text).await?;
-        let epoch = rows.first().and_then(|row| sqlx::Row::try_get(row, 0).ok());
-        epoch.ok_or_else(|| StoreError::Corrupt("the manager's epoch is missing".to_owned()))
+        first_epoch(&self.raw(text).await?)
+    }
+
+    /// Reads the epoch.
+    pub(crate) async fn epoch(&mut self) -> Result<i64, StoreError> {
+        first_epoch(&self.raw("SELECT epoch FROM manager WHERE one = 1").await?)
     }
 
     /// Begins the one transaction in which the schema may change.
@@ -95,6 +99,13 @@ impl Conn {
     /// if the job swallowed the error: PostgreSQL would not, and SQLite may have rolled it back by itself.
     pub(crate) fn take_failure(&mut self) -> Option<StoreError> {
         self.failed.take()
+    }
+
+    /// Has the connection closed instead of used again: an answer may still be on its way.
+    pub(crate) fn close_on_drop(&mut self) {
+        if let Inner::Pooled(conn) = &mut self.inner {
+            conn.close_on_drop();
+        }
     }
 
     /// Ends the connection.
@@ -123,4 +134,10 @@ impl Conn {
             error
         })
     }
+}
+
+/// The epoch in the answer to a statement that asks for it.
+pub(crate) fn first_epoch(rows: &[AnyRow]) -> Result<i64, StoreError> {
+    let missing = || StoreError::Corrupt("the manager's epoch is missing".to_owned());
+    rows.first().ok_or_else(missing)?.number("epoch")
 }

@@ -120,6 +120,14 @@ impl Database {
         Err(held_by(&who.unwrap_or_else(|| "another process".to_owned())))
     }
 
+    /// The epoch as a new connection finds it.
+    pub(crate) async fn epoch(&self) -> Result<i64, StoreError> {
+        let mut conn = self.writer().await?;
+        let epoch = conn.epoch().await;
+        conn.close().await;
+        epoch
+    }
+
     /// A connection that writes, after a look at the settings on which durability rests.
     pub(crate) async fn writer(&self) -> Result<Conn, StoreError> {
         let mut inner = self.options.connect().await.map_err(unopened)?;
@@ -223,11 +231,12 @@ impl Database {
 }
 
 impl Hold {
-    /// Whether the hold still stands, asking the server where it depends on one.
-    pub(crate) async fn stands(&mut self) -> bool {
+    /// Asks the server whether the hold still stands, and for the epoch it finds there; nothing to ask where the
+    /// hold depends on no server.
+    pub(crate) async fn epoch(&mut self) -> Result<Option<i64>, StoreError> {
         match self {
-            Self::File { .. } => true,
-            Self::Session(conn) => conn.raw("SELECT 1").await.is_ok(),
+            Self::File { .. } => Ok(None),
+            Self::Session(conn) => conn.epoch().await.map(Some),
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod audit;
 pub mod delegates;
 pub mod idempotency;
 pub mod keys;
+pub mod leases;
 pub mod output;
 pub mod receipts;
 pub mod tasks;
@@ -29,7 +30,10 @@ pub mod tokens;
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use tokio::{sync::Mutex, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, SetOnce},
+    task::JoinHandle,
+};
 
 pub use conn::Conn;
 pub use error::StoreError;
@@ -38,7 +42,6 @@ pub use writer::{BATCH_MAX, QUEUE_MAX, URGENT_MAX, WriterStats};
 
 use db::{Database, Hold, Readers};
 use reserve::Reserve;
-use row::Columns;
 use writer::{Queues, Writer};
 
 /// A connection inside the writer's transaction; the same type, so that a noun's functions serve both.
@@ -54,6 +57,12 @@ where
 
 /// How often a hold that depends on a server is looked after.
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
+/// How long one job of a reader may take: a server ends a statement by itself before, so this is for a server, or a
+/// network, that has fallen silent.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Says why this opening of the database is over, once.
+type Overtaken = Arc<SetOnce<StoreError>>;
 
 /// The database. Clones share it; it closes when [`Store::close`] is called or the last clone is dropped.
 #[derive(Clone)]
@@ -67,6 +76,7 @@ struct Shared {
     epoch: i64,
     writer: Mutex<Option<JoinHandle<()>>>,
     watch: Mutex<Option<JoinHandle<()>>>,
+    overtaken: Overtaken,
 }
 
 impl Drop for Shared {
@@ -93,8 +103,9 @@ impl Store {
         migrate::migrate(&mut conn).await?;
         let raised = conn.raw("UPDATE manager SET epoch = epoch + 1 WHERE one = 1 RETURNING epoch").await?;
         reserve.as_mut().map(Reserve::hold);
-        let watch = tokio::spawn(watch(hold, database.clone()));
-        Self::start(&database, conn, first_epoch(&raised)?, reserve, Some(watch))
+        let (epoch, overtaken) = (conn::first_epoch(&raised)?, Overtaken::default());
+        let watch = tokio::spawn(watch(hold, database.clone(), epoch, overtaken.clone()));
+        Self::start(&database, conn, epoch, reserve, Some(watch), overtaken)
     }
 
     /// Opens the database beside a Manager that may be running: for break-glass commands on the same host.
@@ -107,8 +118,8 @@ impl Store {
         database.create()?;
         let mut conn = database.writer().await?;
         migrate::migrate(&mut conn).await?;
-        let found = conn.raw("SELECT epoch FROM manager WHERE one = 1").await?;
-        Self::start(&database, conn, first_epoch(&found)?, None, None)
+        let epoch = conn.epoch().await?;
+        Self::start(&database, conn, epoch, None, None, Overtaken::default())
     }
 
     fn start(
@@ -117,11 +128,12 @@ impl Store {
         epoch: i64,
         reserve: Option<Reserve>,
         watch: Option<JoinHandle<()>>,
+        overtaken: Overtaken,
     ) -> Result<Self, StoreError> {
-        let (writer, queues) = Writer::new(conn, epoch, reserve);
+        let (writer, queues) = Writer::new(conn, epoch, reserve, overtaken.clone());
         let writer = Mutex::new(Some(tokio::spawn(writer.run())));
         let readers = database.readers();
-        Ok(Self { shared: Arc::new(Shared { queues, readers, epoch, writer, watch: Mutex::new(watch) }) })
+        Ok(Self { shared: Arc::new(Shared { queues, readers, epoch, writer, watch: Mutex::new(watch), overtaken }) })
     }
 
     /// Runs a job in the writer's next transaction and answers after its commit. A job that fails, or in which
@@ -154,13 +166,26 @@ impl Store {
     /// Runs a job on one of the readers. It sees what is committed, and cannot write.
     ///
     /// # Errors
-    /// What the job returned, or [`StoreError::Unavailable`] when no reader comes free in time.
+    /// What the job returned, or [`StoreError::Unavailable`] when no reader comes free in time, or the database
+    /// does not answer within [`READ_TIMEOUT`].
     pub async fn read<T, F>(&self, job: F) -> Result<T, StoreError>
     where
         F: for<'a> FnOnce(&'a mut Conn) -> BoxFuture<'a, Result<T, StoreError>>,
     {
         let mut conn = self.shared.readers.get().await?;
-        job(&mut conn).await
+        match tokio::time::timeout(READ_TIMEOUT, job(&mut conn)).await {
+            Ok(answer) => answer,
+            Err(_late) => {
+                conn.close_on_drop();
+                Err(StoreError::Unavailable("the database does not answer".to_owned()))
+            }
+        }
+    }
+
+    /// Waits until another Manager has taken this database over, which ends this one: nothing it writes is taken
+    /// any more, and what it goes on doing in memory, such as renewing leases, nobody could revoke.
+    pub async fn overtaken(&self) -> StoreError {
+        self.shared.overtaken.wait().await.clone()
     }
 
     /// The number of this opening; each [`Store::open`] has the next.
@@ -199,24 +224,32 @@ impl Store {
     }
 }
 
-fn first_epoch(rows: &[sqlx::any::AnyRow]) -> Result<i64, StoreError> {
-    let missing = || StoreError::Corrupt("the manager's epoch is missing".to_owned());
-    rows.first().ok_or_else(missing)?.number("epoch")
-}
-
-/// Keeps the hold, and takes it again when it was lost with a server. If another Manager was faster, the epoch
-/// stops this one at its next write.
-async fn watch(mut hold: Hold, database: Database) {
+/// Keeps the hold, and takes it again when it was lost with a server, unless another Manager was faster. That is
+/// told by the epoch, which each Manager raises when it begins: the lock alone may still be with a connection of
+/// our own that the server has not given up yet.
+async fn watch(hold: Hold, database: Database, epoch: i64, overtaken: Overtaken) {
+    let mut hold = Some(hold);
     let mut period = tokio::time::interval(WATCH_PERIOD);
     period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         period.tick().await;
-        if hold.stands().await {
-            continue;
+        let found = match &mut hold {
+            Some(held) => tokio::time::timeout(READ_TIMEOUT, held.epoch()).await,
+            None => tokio::time::timeout(READ_TIMEOUT, database.epoch()).await.map(|found| found.map(Some)),
+        };
+        match found {
+            Ok(Ok(Some(found))) if found != epoch => return overtake(&overtaken, StoreError::Fenced),
+            Ok(Ok(_)) if hold.is_some() => continue,
+            _ => hold = None,
         }
         match database.hold().await {
-            Ok(again) => hold = again,
+            Ok(again) => hold = Some(again),
             Err(error) => tracing::warn!(%error, "the exclusive lock on the database is lost for now"),
         }
     }
+}
+
+fn overtake(overtaken: &Overtaken, why: StoreError) {
+    // Watch and writer may both find out; the first says it.
+    drop(overtaken.set(why));
 }

@@ -69,9 +69,11 @@ const OPEN_OF_TOKEN: &str = select!("WHERE token = $1 AND state IN ('assigned', 
 const OPEN_OF_BOOT: &str =
     select!("WHERE delegate = $1 AND boot = $2 AND state IN ('assigned', 'running') AND finished_at IS NULL");
 const BY_ATTEMPT: &str = select!("WHERE attempt = $1 OR id = (SELECT task FROM former_attempts WHERE id = $1)");
+const FORMER_DELEGATE: &str = "SELECT delegate FROM former_attempts WHERE id = $1";
 const WORK: &str = "SELECT work, sealed_secrets FROM tasks WHERE id = $1";
 const ASSIGN: &str = "UPDATE tasks SET state = 'assigned', attempt = $2, delegate = $3, boot = $4, token = $5, \
-     assigned_at = $6 WHERE id = $1 AND state = 'queued'";
+     assigned_at = $6 WHERE id = $1 AND state = 'queued' \
+     AND EXISTS (SELECT 1 FROM delegates WHERE id = $3 AND boot = $4 AND counter = $7)";
 const STARTED: &str = "UPDATE tasks SET state = 'running', started_at = $2 WHERE attempt = $1 AND state = 'assigned'";
 const FINISH: &str = "UPDATE tasks SET state = $2, exit_code = $3, reason = $4, finished_at = $5, \
      sealed_secrets = NULL WHERE attempt = $1 AND (state = 'assigned' OR (state = 'running' AND $2 <> 'rejected')) \
@@ -184,6 +186,15 @@ pub async fn by_attempt(conn: &mut Conn, attempt: AttemptId) -> Result<Option<Ta
     conn.maybe(sqlx::query(BY_ATTEMPT).bind(attempt.to_string())).await?.as_ref().map(task).transpose()
 }
 
+/// The delegate of an attempt that was over before its task's newest one began.
+///
+/// # Errors
+/// Those of the database.
+pub async fn former_delegate(conn: &mut Conn, attempt: AttemptId) -> Result<Option<DelegateId>, StoreError> {
+    let row = conn.maybe(sqlx::query(FORMER_DELEGATE).bind(attempt.to_string())).await?;
+    row.map(|row| row.word("delegate")).transpose()
+}
+
 /// What a delegate needs of it.
 ///
 /// # Errors
@@ -193,21 +204,29 @@ pub async fn work(conn: &mut Conn, id: TaskId) -> Result<Work, StoreError> {
     Ok((row.bytes("work")?, row.plain("sealed_secrets")?))
 }
 
-/// Gives a queued task to a delegate.
+/// Gives a queued task to a delegate, through the connection with this `counter`: a later connection of the
+/// delegate has been told what it holds, and would not learn of this.
 ///
 /// # Errors
-/// [`StoreError::Refused`] when it is not queued (any more), or does not exist.
-pub async fn assign(conn: &mut Conn, id: TaskId, attempt: &Attempt, now: Millis) -> Result<(), StoreError> {
+/// [`StoreError::Refused`] when it is not queued (any more), does not exist, or the delegate has connected anew.
+pub async fn assign(
+    conn: &mut Conn,
+    id: TaskId,
+    attempt: &Attempt,
+    counter: u64,
+    now: Millis,
+) -> Result<(), StoreError> {
     let query = sqlx::query(ASSIGN)
         .bind(id.to_string())
         .bind(attempt.id.to_string())
         .bind(attempt.delegate.to_string())
         .bind(attempt.boot.to_string())
         .bind(attempt.token.to_string())
-        .bind(now);
+        .bind(now)
+        .bind(integer(counter)?);
     match conn.run(query).await? {
         1 => Ok(()),
-        _ => Err(StoreError::refused("the task is not queued: it cannot be assigned")),
+        _ => Err(StoreError::refused("the task is not queued, or its delegate has connected anew")),
     }
 }
 

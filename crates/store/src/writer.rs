@@ -18,7 +18,7 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::{Conn, StoreError, db::Database, reserve::Reserve};
+use crate::{Conn, Overtaken, StoreError, db::Database, overtake, reserve::Reserve};
 
 /// Jobs in one transaction: enough to hide the sync, few enough that an urgent job waits only milliseconds.
 pub const BATCH_MAX: usize = 64;
@@ -106,11 +106,12 @@ pub(crate) struct Writer {
     urgent: mpsc::Receiver<Box<dyn Job>>,
     counters: Arc<Counters>,
     stop: Arc<Notify>,
+    overtaken: Overtaken,
 }
 
 impl Writer {
     /// A writer for this epoch, on a connection that is ready.
-    pub(crate) fn new(conn: Conn, epoch: i64, reserve: Option<Reserve>) -> (Self, Queues) {
+    pub(crate) fn new(conn: Conn, epoch: i64, reserve: Option<Reserve>, overtaken: Overtaken) -> (Self, Queues) {
         let (ordinary, ordinary_jobs) = mpsc::channel(QUEUE_MAX);
         let (urgent, urgent_jobs) = mpsc::channel(URGENT_MAX);
         let counters = Arc::new(Counters::default());
@@ -125,6 +126,7 @@ impl Writer {
             urgent: urgent_jobs,
             counters,
             stop,
+            overtaken,
         };
         (writer, queues)
     }
@@ -198,6 +200,9 @@ impl Writer {
             }
             Err(error) => {
                 tracing::warn!(%error, "a transaction of {} jobs failed", batch.len());
+                if error == StoreError::Fenced {
+                    overtake(&self.overtaken, StoreError::Fenced);
+                }
                 batch.fail(&error);
             }
         }

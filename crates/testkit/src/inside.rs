@@ -112,6 +112,15 @@ impl Inside {
         Self { manager, clock, client, key, url, engine, config, running: Some(running), directory }
     }
 
+    /// Stops the Manager and starts it again on the same data with other settings.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn restart_with(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        self.restart().await;
+    }
+
     /// Stops the Manager and starts it again on the same data.
     ///
     /// # Panics

@@ -128,7 +128,8 @@ pub struct Hello {
     #[n(9)]
     #[cbor(decode_with = "codec::labels::<_, CAPABILITIES_MAX, VERSION_MAX>")]
     pub capabilities: Vec<String>,
-    /// How many attempts it runs at once.
+    /// How many attempts it runs at once; more than [`CAPACITY_MAX`](crate::message::CAPACITY_MAX) count as that
+    /// many.
     #[n(10)]
     pub capacity: u32,
     /// How well it keeps tasks from its credential.

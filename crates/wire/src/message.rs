@@ -19,6 +19,9 @@ pub use crate::{
 pub const VERSION_MAX: usize = 64;
 /// Kinds of work that one delegate may announce.
 pub const CAPABILITIES_MAX: usize = 16;
+/// The most attempts that one delegate runs at once: each has a supervisor process of a few megabytes. A Manager
+/// counts a larger capacity as this one.
+pub const CAPACITY_MAX: u32 = 256;
 /// Attempts that a delegate may report in its Hello; with every tag a delegate may claim it still fits one part.
 pub const HELD_ATTEMPTS_MAX: usize = 1024;
 /// The most output bytes in one message: small enough for one encrypted message, so that output of one task

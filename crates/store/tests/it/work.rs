@@ -1,11 +1,12 @@
 //! Tasks, their attempts and their output.
 
 use legation_model::{
-    ids::{AttemptId, TaskId},
+    delegate::Delegate,
+    ids::{AttemptId, TaskId, TokenId},
     task::TaskState,
 };
 use legation_store::{
-    Page, Store, StoreError,
+    Page, Store, StoreError, delegates,
     output::{self, Appended},
     tasks::{self, Finish, TaskFilter},
 };
@@ -16,11 +17,24 @@ use crate::{
     place::{Place, read, write},
 };
 
+/// Delegates 1 to 4 beside the token, each in its first connection.
+async fn with_delegates(place: &Place) -> (Store, TokenId) {
+    let (store, token) = with_token(place).await;
+    write!(store, |tx| {
+        for number in 1..=4 {
+            delegates::upsert(tx, &make::delegate(number, token)).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    (store, token)
+}
+
 /// Adds task `number` and assigns it to attempt `number`.
 async fn assigned(store: &Store, number: u64) {
     write!(store, |tx| {
         tasks::insert(tx, &make::task(number), b"work", Some(b"sealed")).await?;
-        tasks::assign(tx, id(number), &make::attempt(number, id(1)), NOW).await
+        tasks::assign(tx, id(number), &make::attempt(number, id(1)), 1, NOW).await
     })
     .unwrap();
 }
@@ -34,7 +48,7 @@ async fn get(store: &Store, task: TaskId) -> legation_model::task::Task {
 }
 
 pub(crate) async fn tasks(place: &Place) {
-    let (store, _) = with_token(place).await;
+    let (store, _) = with_delegates(place).await;
     let task = make::task(1);
     let inserted = task.clone();
     write!(store, |tx| tasks::insert(tx, &inserted, b"work", Some(b"sealed")).await).unwrap();
@@ -43,7 +57,14 @@ pub(crate) async fn tasks(place: &Place) {
     let work = async || read!(store, |conn| tasks::work(conn, id(1)).await);
     assert_eq!(work().await, Ok((b"work".to_vec(), Some(b"sealed".to_vec()))));
 
-    let assign = async || write!(store, |tx| tasks::assign(tx, id(1), &make::attempt(1, id(1)), NOW).await);
+    let assign = async || write!(store, |tx| tasks::assign(tx, id(1), &make::attempt(1, id(1)), 1, NOW).await);
+    let connect = async |counter| {
+        let delegate = Delegate { counter, ..make::delegate(1, id(1)) };
+        write!(store, |tx| delegates::upsert(tx, &delegate).await).unwrap();
+    };
+    connect(2).await;
+    assert!(matches!(assign().await, Err(StoreError::Refused(_))), "through a connection that is not the newest");
+    connect(1).await;
     assign().await.unwrap();
     assert!(matches!(assign().await, Err(StoreError::Refused(_))), "assigned twice");
     let start = async || write!(store, |tx| tasks::started(tx, id(1), NOW + 1).await);
@@ -78,7 +99,7 @@ pub(crate) async fn tasks(place: &Place) {
 }
 
 pub(crate) async fn late_results_change_nothing(place: &Place) {
-    let (store, _) = with_token(place).await;
+    let (store, _) = with_delegates(place).await;
     assigned(&store, 1).await;
     let lose = async || write!(store, |tx| tasks::lose(tx, &[id(1), id(404)], "gone", NOW).await);
     assert_eq!((lose().await, lose().await), (Ok(1), Ok(0)));
@@ -100,7 +121,7 @@ pub(crate) async fn late_results_change_nothing(place: &Place) {
 }
 
 pub(crate) async fn requeued_tasks(place: &Place) {
-    let (store, _) = with_token(place).await;
+    let (store, _) = with_delegates(place).await;
     assigned(&store, 1).await;
     let first = get(&store, id(1)).await;
     let later = first.queue_deadline + 5;
@@ -113,7 +134,7 @@ pub(crate) async fn requeued_tasks(place: &Place) {
     let patience = first.queue_deadline - first.created_at;
     assert_eq!(task.queue_deadline, later + patience, "a further try may wait as long as the first one might");
 
-    write!(store, |tx| tasks::assign(tx, id(1), &make::attempt(2, id(1)), NOW).await).unwrap();
+    write!(store, |tx| tasks::assign(tx, id(1), &make::attempt(2, id(1)), 1, NOW).await).unwrap();
     assert_eq!(finish(&store, id(1), TaskState::Succeeded).await, Ok(Finish::Late(id(1))), "of the former attempt");
     let task = get(&store, id(1)).await;
     assert_eq!((task.state, task.attempt.clone()), (TaskState::Assigned, Some(make::attempt(2, id(1)))));
@@ -123,13 +144,13 @@ pub(crate) async fn requeued_tasks(place: &Place) {
 }
 
 pub(crate) async fn open_attempts_are_lost_by_token(place: &Place) {
-    let (store, token) = with_token(place).await;
+    let (store, token) = with_delegates(place).await;
     for number in 1..=3 {
         assigned(&store, number).await;
     }
     write!(store, |tx| {
         tasks::insert(tx, &make::task(4), b"", None).await?;
-        tasks::assign(tx, id(4), &make::attempt(4, id(77)), NOW).await
+        tasks::assign(tx, id(4), &make::attempt(4, id(77)), 1, NOW).await
     })
     .unwrap();
     finish(&store, id(3), TaskState::Succeeded).await.unwrap();
@@ -145,7 +166,7 @@ pub(crate) async fn open_attempts_are_lost_by_token(place: &Place) {
 }
 
 pub(crate) async fn output(place: &Place) {
-    let (store, _) = with_token(place).await;
+    let (store, _) = with_delegates(place).await;
     assigned(&store, 1).await;
     let append = async |offset, bytes: &'static [u8]| {
         write!(store, |tx| output::append(tx, id(1), offset, "stdout", bytes).await)

@@ -7,9 +7,10 @@ use std::{
 
 use legation_api::{Code, routes};
 use legation_link::SUBPROTOCOL;
-use legation_manager::config::Settings;
+use legation_manager::{config::Settings, handshakes::HANDSHAKES_MAX};
 use legation_testkit::{Engine, Inside};
 use reqwest::Method;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -22,6 +23,7 @@ super::on_both!(
     upgrades_that_are_not_ours,
     bytes_that_are_no_http,
     half_open_connections_stop_nobody,
+    links_that_say_nothing_leave_room_for_others,
     plain_and_encrypted_callers_at_the_wrong_door,
     a_body_that_never_ends_is_not_waited_for_when_it_is_too_large,
 );
@@ -166,6 +168,29 @@ async fn a_body_that_never_ends_is_not_waited_for_when_it_is_too_large(engine: E
     timeout(SOON, stream.read_exact(&mut answer)).await.expect("answered at once").expect("answered");
     assert_eq!(answer, b"HTTP/1.1 413");
     all_is_well(&inside, "afterwards").await;
+}
+
+/// More than there are handshakes at once; each waits for the peer's first message and holds none of them.
+async fn links_that_say_nothing_leave_room_for_others(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).expect("the limit may be raised");
+    let request = format!(
+        "GET {} HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: {SUBPROTOCOL}\r\n\r\n",
+        routes::LINK
+    );
+    let mut silent = Vec::new();
+    for _ in 0..=HANDSHAKES_MAX {
+        let mut stream = dial(&inside).await;
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.expect("an answer");
+        assert_eq!(&status, b"HTTP/1.1 101");
+        silent.push(stream);
+    }
+    all_is_well(&inside, "afterwards").await;
+    drop(silent);
 }
 
 async fn plain_and_encrypted_callers_at_the_wrong_door(engine: Engine) {

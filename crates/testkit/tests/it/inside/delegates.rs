@@ -1,21 +1,24 @@
 //! Admission: who comes in, which start of a delegate counts, and what a stranger learns.
 
 use legation_link::Ended;
-use legation_model::{delegate::DelegateStatus, task::TaskState};
+use legation_model::{delegate::DelegateStatus, ids::BootId, task::TaskState};
 use legation_testkit::{Engine, Inside, Puppet, eventually, inside::Attempted, world::Issued};
 use legation_wire::{
     GoodbyeReason,
-    message::{FromDelegate, HeldAttempt, Phase, ToDelegate},
+    message::{CAPACITY_MAX, FromDelegate, HeldAttempt, Phase, ToDelegate},
 };
 
 super::on_both!(
     a_reconnect_supersedes_and_a_stale_connection_does_not,
     a_restart_loses_what_the_old_start_ran,
+    an_attempt_of_a_start_that_is_over_is_lost,
+    a_capacity_beyond_all_bounds_counts_as_the_largest,
     a_copy_of_a_delegate_quarantines_both,
     limits_of_the_token_are_kept,
     a_full_token_has_room_again_when_leases_have_ended,
     a_wrong_secret_and_an_unknown_token_look_alike_and_leave_no_trace,
     a_silent_delegate_is_dropped_and_its_tasks_are_lost_when_the_lease_ends,
+    a_lease_that_was_longer_before_a_restart_is_waited_for,
     an_assignment_that_never_arrived_is_sent_again,
     what_a_delegate_does_not_know_any_more_is_lost,
     a_stray_attempt_is_told_to_end,
@@ -61,6 +64,27 @@ async fn a_restart_loses_what_the_old_start_ran(engine: Engine) {
     .await;
     super::submit(&inside, "one").await;
     assert!(matches!(puppet.message().await, ToDelegate::Assign(_)), "the new start works");
+}
+
+/// However it came about: no start of a delegate answers for another's attempts.
+async fn an_attempt_of_a_start_that_is_over_is_lost(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let (_puppet, _, task) = super::working(&inside, "one", &token).await;
+    super::behind(&inside, &format!("UPDATE tasks SET boot = '{}'", BootId([1; 16]))).await;
+    eventually("the task is lost", async || {
+        (inside.client.task(task).await.expect("a task").state == TaskState::Lost).then_some(())
+    })
+    .await;
+}
+
+async fn a_capacity_beyond_all_bounds_counts_as_the_largest(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut greedy = inside.puppet("greedy", &token);
+    greedy.hello.capacity = u32::MAX;
+    greedy.join().await;
+    assert_eq!(inside.manager.sessions.of_token(token.id)[0].free(), CAPACITY_MAX as usize);
 }
 
 async fn a_copy_of_a_delegate_quarantines_both(engine: Engine) {
@@ -144,6 +168,26 @@ async fn a_silent_delegate_is_dropped_and_its_tasks_are_lost_when_the_lease_ends
     .await;
     assert_eq!(task.state, TaskState::Lost);
     assert!(task.reason.contains("lease"), "{}", task.reason);
+}
+
+async fn a_lease_that_was_longer_before_a_restart_is_waited_for(engine: Engine) {
+    const HOUR: i64 = 60 * 60 * 1000;
+    let mut inside = Inside::start(engine).await;
+    inside.restart_with(|config| config.timing = config.timing.with_lease(Some(HOUR))).await;
+    let token = inside.token("a").await;
+    let (_unreachable, _, task) = super::working(&inside, "one", &token).await;
+    for _ in 0..2 {
+        inside.restart_with(|config| config.timing = config.timing.with_lease(Some(15_000))).await;
+    }
+    inside.clock.advance(HOUR / 2);
+    let preview = inside.client.preview_revoke(token.id).await.expect("a preview");
+    assert_eq!(preview.delegates.len(), 1, "it may still act");
+    assert!(!inside.client.task(task).await.expect("a task").state.is_final(), "it may still run");
+    inside.clock.advance(HOUR);
+    eventually("the lease ends", async || {
+        inside.client.task(task).await.expect("a task").state.is_final().then_some(())
+    })
+    .await;
 }
 
 async fn an_assignment_that_never_arrived_is_sent_again(engine: Engine) {

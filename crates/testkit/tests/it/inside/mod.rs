@@ -14,6 +14,7 @@ use legation_api::tasks::{Shell, SubmitTask, Work};
 use legation_model::ids::{AttemptId, TaskId};
 use legation_testkit::{Inside, Puppet, world::Issued};
 use legation_wire::message::{FromDelegate, ToDelegate};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 
 /// One test on both engines.
 macro_rules! on_both {
@@ -33,6 +34,18 @@ macro_rules! on_both {
     };
 }
 pub(crate) use on_both;
+
+/// A connection to the database past the Manager.
+async fn beside(inside: &Inside) -> AnyConnection {
+    sqlx::any::install_default_drivers();
+    let url = inside.manager.config.database_url.clone().expect("a database of its own");
+    AnyConnection::connect(&url).await.expect("a second connection")
+}
+
+/// Runs a statement behind the Manager's back.
+async fn behind(inside: &Inside, text: &str) {
+    beside(inside).await.execute(AssertSqlSafe(text.to_owned())).await.expect("a statement that fits");
+}
 
 /// Submits a task that does nothing, for a delegate of this name or tag.
 async fn submit(inside: &Inside, on: &str) -> TaskId {

@@ -29,6 +29,7 @@ super::on_both!(
     expiry_takes_the_same_path,
     a_jumped_clock_is_doubt_and_not_a_verdict,
     the_sweep_believes_the_store,
+    what_the_store_cannot_say_is_no_verdict,
 );
 
 async fn revoke(inside: &Inside, token: &Issued) -> Receipt {
@@ -362,12 +363,15 @@ async fn a_jumped_clock_is_doubt_and_not_a_verdict(engine: Engine) {
     inside.clock.jump(2 * 60 * 60 * 1000);
     let Attempted::Goodbye(goodbye) = inside.puppet("a1", &limited).connect().await else { panic!("no Goodbye") };
     assert_eq!(goodbye.reason.action(), legation_wire::Action::Retry);
-    inside.puppet("b1", &free).join().await;
-    // The task's time in the queue is over by the wall clock, so the sweep has passed when it is rejected.
+    let mut other = inside.puppet("b1", &free);
+    other.join().await;
     eventually("the sweep has passed", async || {
-        inside.client.task(waiting).await.expect("a task").state.is_final().then_some(())
+        let used = inside.client.token(free.id).await.expect("a token").last_used_at;
+        used.is_some_and(|used| used > expires_at).then_some(())
     })
     .await;
+    let task = inside.client.task(waiting).await.expect("a task");
+    assert_eq!(task.state, TaskState::Queued, "its time in the queue was not over, only the clock moved");
     assert_eq!(inside.client.token(limited.id).await.expect("a token").status, TokenStatus::Active, "not latched");
     inside.clock.jump(-4 * 60 * 60 * 1000);
     let Attempted::Goodbye(goodbye) = inside.puppet("a1", &limited).connect().await else { panic!("no Goodbye") };
@@ -384,6 +388,18 @@ async fn the_sweep_believes_the_store(engine: Engine) {
     puppet.join().await;
     revoke_in_store_alone(&inside, &token).await;
     assert_eq!(puppet.goodbye().await.reason, GoodbyeReason::TokenRevoked);
+    inside.sessions(&token, 0).await;
+}
+
+/// A row that no life of a token leads to says nothing about the token, so its delegates are not told to stop.
+async fn what_the_store_cannot_say_is_no_verdict(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("a1", &token);
+    puppet.join().await;
+    super::behind(&inside, "UPDATE tokens SET status = 'unissued'").await;
+    let goodbye = puppet.goodbye().await;
+    assert_eq!(goodbye.reason.action(), legation_wire::Action::Retry, "{goodbye:?}");
     inside.sessions(&token, 0).await;
 }
 

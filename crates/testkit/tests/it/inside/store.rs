@@ -11,10 +11,13 @@ use legation_api::{
     tokens::{CreateToken, RevokeToken},
 };
 use legation_link::Ended;
-use legation_manager::{config::Config, system::SystemEntropy};
+use legation_manager::{backlog::REPORTS_MAX, config::Config, system::SystemEntropy};
 use legation_model::{api_key::ApiKey, secret::SecretText, token::TokenStatus};
 use legation_testkit::{Engine, Inside, Puppet, canary::Canary, eventually, inside::Attempted, world::Issued};
-use legation_wire::{Action, DelegateEvent, GoodbyeReason, message::Stopped};
+use legation_wire::{
+    Action, DelegateEvent, GoodbyeReason,
+    message::{FromDelegate, HeldAttempt, Phase, Stopped, Stream, ToDelegate},
+};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
@@ -27,6 +30,8 @@ super::on_both!(
     a_revoke_while_the_database_is_gone_cuts_all_the_same,
     an_expiry_that_could_not_be_stored_is_tried_again,
     a_stop_report_that_is_not_stored_is_not_acknowledged,
+    a_delegate_that_talks_on_while_nothing_can_be_stored_stays,
+    a_manager_that_was_overtaken_ends,
     a_second_manager_is_refused_in_one_sentence,
     no_secret_is_stored_or_shown,
 );
@@ -38,14 +43,9 @@ fn url(inside: &Inside) -> String {
     inside.manager.config.database_url.clone().expect("a database of its own")
 }
 
-async fn beside(inside: &Inside) -> AnyConnection {
-    sqlx::any::install_default_drivers();
-    AnyConnection::connect(&url(inside)).await.expect("a second connection")
-}
-
 /// Somebody else holds the database: nothing can be written, and on PostgreSQL no token can be read either.
 async fn lock(inside: &Inside) -> AnyConnection {
-    let mut other = beside(inside).await;
+    let mut other = super::beside(inside).await;
     let lock = match inside.engine {
         Engine::Sqlite => "BEGIN IMMEDIATE",
         Engine::Postgres => "BEGIN; SELECT 1 FROM manager FOR UPDATE; LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE",
@@ -175,6 +175,54 @@ async fn a_database_that_is_gone_stops_writes_until_it_is_back(engine: Engine) {
     holds_out(&inside, &mut alive).await;
     take_away(&inside, false).await;
     recovers(&inside, &token, alive, session).await;
+}
+
+/// More reports than may wait are let go, and the session lasts until the store takes what waits; then the delegate
+/// is asked to come again and repeat the rest.
+async fn a_delegate_that_talks_on_while_nothing_can_be_stored_stays(engine: Engine) {
+    let inside = start(engine).await;
+    let token = inside.token("a").await;
+    let (mut puppet, attempt, _) = super::working(&inside, "one", &token).await;
+    let other = lock(&inside).await;
+    let lines = 4 * REPORTS_MAX as u64;
+    for offset in 0..lines {
+        let bytes = b".".to_vec();
+        puppet.say(FromDelegate::Output { attempt, offset, stream: Stream::Stdout, bytes }).await.expect("said");
+    }
+    for _ in 0..5 {
+        let renewed = puppet.next().await;
+        assert!(matches!(renewed, Ok(DelegateEvent::LeaseRenewed { .. })), "{renewed:?}");
+    }
+    unlock(other).await;
+    let mut stored = 0;
+    let goodbye = loop {
+        match puppet.next().await.expect("a last word") {
+            DelegateEvent::Message(ToDelegate::OutputAck { offset, .. }) => stored = offset,
+            DelegateEvent::Goodbye(goodbye) => break goodbye,
+            _ => {}
+        }
+    };
+    assert_eq!(goodbye.reason.action(), Action::Retry, "{goodbye:?}");
+    assert!(stored > 0 && stored < lines, "what was stored is said, {stored} of {lines}");
+    let held = HeldAttempt { attempt, phase: Phase::Running };
+    assert!(matches!(puppet.connect_holding(vec![held]).await, Attempted::Welcome(_)));
+    let bytes = b".".to_vec();
+    puppet.say(FromDelegate::Output { attempt, offset: stored, stream: Stream::Stdout, bytes }).await.expect("said");
+    assert_eq!(puppet.message().await, ToDelegate::OutputAck { attempt, offset: stored + 1 }, "nothing is missing");
+}
+
+/// Another Manager has raised the epoch: what it revokes would not be heard of here.
+async fn a_manager_that_was_overtaken_ends(engine: Engine) {
+    let inside = start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("one", &token);
+    puppet.join().await;
+    super::behind(&inside, "UPDATE manager SET epoch = epoch + 1").await;
+    let goodbye = timeout(STORE_BOUND, puppet.goodbye()).await.expect("it finds out in time");
+    assert_eq!(goodbye.reason.action(), Action::Retry, "{goodbye:?}");
+    inside.manager.stopping.cancelled().await;
+    let live = inside.manager.tokens.get(token.id).expect("live");
+    assert!(!live.gate.is_open(), "nothing of the token happens here any more");
 }
 
 async fn a_revoke_that_cannot_be_durable_cuts_all_the_same(engine: Engine) {
@@ -339,7 +387,7 @@ async fn everything_stored(inside: &Inside) -> Vec<u8> {
         let files = all.into_iter().filter(|file| file.to_string_lossy().contains("legation.db"));
         return files.flat_map(|file| fs::read(file).expect("readable")).collect();
     }
-    let mut other = beside(inside).await;
+    let mut other = super::beside(inside).await;
     let tables = "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public'";
     let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut other).await.expect("tables");
     let mut all = Vec::new();

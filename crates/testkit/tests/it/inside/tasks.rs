@@ -14,10 +14,12 @@ use legation_model::{
 };
 use legation_testkit::{Engine, Inside, eventually};
 use legation_wire::message::{Finished, FromDelegate, Stream, ToDelegate};
+use sqlx::{Executor as _, Row as _};
 
 super::on_both!(
     a_result_is_acknowledged_once_it_is_durable,
     a_late_result_changes_nothing,
+    a_late_result_of_a_task_that_went_on_is_recorded,
     another_delegates_attempt_cannot_be_touched,
     capacity_and_selectors_decide,
     a_task_that_nobody_takes_is_rejected_with_the_reason,
@@ -91,6 +93,32 @@ async fn a_late_result_changes_nothing(engine: Engine) {
     puppet.say(finished(attempt, TaskState::Succeeded)).await.expect("said");
     assert_eq!(puppet.message().await, ToDelegate::FinishedAck { attempt }, "or it would be repeated for ever");
     assert_eq!(inside.client.task(task).await.expect("a task").state, TaskState::Lost);
+}
+
+async fn a_late_result_of_a_task_that_went_on_is_recorded(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("one", &token);
+    puppet.join().await;
+    let mut request = shell("one", "true");
+    (request.idempotent, request.retries) = (true, 1);
+    let task = inside.client.submit_task(&request).await.expect("submitted").id;
+    let ToDelegate::Assign(first) = puppet.message().await else { panic!("no assignment") };
+    puppet.say(finished(first.attempt, TaskState::Failed)).await.expect("said");
+    let again = loop {
+        match puppet.message().await {
+            ToDelegate::Assign(again) => break again,
+            other => assert_eq!(other, ToDelegate::FinishedAck { attempt: first.attempt }),
+        }
+    };
+    puppet.say(finished(first.attempt, TaskState::Succeeded)).await.expect("said");
+    assert_eq!(puppet.message().await, ToDelegate::FinishedAck { attempt: first.attempt });
+    let late = "SELECT COUNT(*) FROM late_results WHERE state = 'succeeded'";
+    let late: i64 = super::beside(&inside).await.fetch_one(late).await.expect("a count").get(0);
+    assert_eq!(late, 1);
+    assert_eq!(inside.client.task(task).await.expect("a task").state, TaskState::Assigned, "it changed nothing");
+    puppet.say(finished(again.attempt, TaskState::Succeeded)).await.expect("said");
+    state(&inside, task, TaskState::Succeeded).await;
 }
 
 async fn another_delegates_attempt_cannot_be_touched(engine: Engine) {
