@@ -1,6 +1,7 @@
 //! `legation task run`.
 
 mod request;
+mod waiting;
 pub mod watch;
 
 use std::path::PathBuf;

@@ -17,9 +17,10 @@ use legation_model::{
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Interval, interval},
+    time::{Instant, Interval, interval},
 };
 
+use super::waiting::Waiting;
 use crate::{Context, Failure, exit_codes, ui::print};
 
 /// How often a waiting person is told where the task stands.
@@ -85,6 +86,7 @@ impl<'a> Watch<'a> {
     pub async fn run(mut self) -> Result<u8, Failure> {
         let mut stream = self.context.client.output(self.task, self.query);
         let spinner = self.context.ui.spinner(&format!("task {}", self.task));
+        let mut waiting = Waiting::new(Instant::now());
         let mut nudges = Nudges { news: interval(NEWS), interrupts: signal(SignalKind::interrupt())? };
         loop {
             let step = nudges.step(&mut stream).await;
@@ -99,7 +101,7 @@ impl<'a> Watch<'a> {
                     return self.end(&task);
                 }
                 Step::Item(None) => return Ok(exit_codes::OK),
-                Step::News => self.tell(&spinner).await,
+                Step::News => self.tell(&spinner, &mut waiting).await,
                 Step::Interrupt => {
                     if let Some(code) = self.interrupt().await? {
                         return Ok(code);
@@ -120,11 +122,19 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn tell(&self, spinner: &ProgressBar) {
-        if spinner.is_hidden() || spinner.is_finished() {
+    /// A spinner says where the task stands all the time; without one, notes say why it waits.
+    async fn tell(&self, spinner: &ProgressBar, waiting: &mut Waiting) {
+        let wanted = match spinner.is_hidden() {
+            true => self.context.ui.for_people() && waiting.is_due(Instant::now()),
+            false => !spinner.is_finished(),
+        };
+        if !wanted {
             return;
         }
-        if let Ok(task) = self.context.client.task(self.task).await {
+        let Ok(task) = self.context.client.task(self.task).await else { return };
+        if spinner.is_hidden() {
+            waiting.note(&task).into_iter().for_each(|note| self.context.ui.note(&note));
+        } else {
             let reason = if task.reason.is_empty() { String::new() } else { format!(": {}", task.reason) };
             spinner.set_message(crate::ui::clean(&format!("task {} is {}{reason}", task.id, task.state)));
         }
@@ -191,10 +201,10 @@ fn failed(task: &Task) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn task(state: TaskState, kind: TaskKind, code: Option<i32>) -> Task {
+    pub(in crate::task_run) fn task(state: TaskState, kind: TaskKind, code: Option<i32>) -> Task {
         Task {
             id: TaskId([1; 16]),
             scope: crate::args::default_scope(),

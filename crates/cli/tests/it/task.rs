@@ -1,10 +1,15 @@
 //! Tasks: live output, exit codes, Ctrl-C.
 
+use std::time::Duration;
+
 use legation_api::{output::Stream, tasks::CancelledTask};
 use legation_cli::exit_codes;
 use legation_model::task::TaskState;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    time::timeout,
+};
 
 use crate::{
     fake::Fake,
@@ -12,6 +17,8 @@ use crate::{
     run::Home,
 };
 
+/// Far beyond what a run needs; only a task that nobody asks about reaches it.
+const PATIENCE: Duration = Duration::from_secs(30);
 const SUBMIT: &str = "POST /api/v1/tasks";
 
 fn stream() -> String {
@@ -66,6 +73,25 @@ async fn a_format_leaves_standard_output_to_the_task_itself() {
     assert!(ran.err.contains("out\n"));
     let detached = Home::of(&fake).run(&["task", "run", "--detach", "-o", "name", "--", "x"]).await;
     assert_eq!(detached.out, format!("{TASK}\n"));
+}
+
+/// A task that waits until somebody has asked why.
+async fn queued() -> Fake {
+    let (fake, show) = (Fake::start().await, format!("GET /api/v1/tasks/{TASK}"));
+    let mut waits = task(TaskState::Queued);
+    waits.reason = "no delegate that serves scope default is connected".to_owned();
+    fake.on(SUBMIT, &task(TaskState::Queued)).on(&show, &waits);
+    fake.stream(&stream(), String::new(), Some((show, end(&task(TaskState::Succeeded)))));
+    fake
+}
+
+#[tokio::test]
+async fn a_task_that_waits_says_why() {
+    let fake = queued().await;
+    let home = Home::of(&fake);
+    let ran = timeout(PATIENCE, home.run(&["task", "run", "--", "x"])).await.expect("somebody asks why");
+    let told = format!("task {TASK} waits for a delegate: no delegate that serves scope default is connected");
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.matches(&told).count()), (0, "", 1), "{ran:?}");
 }
 
 #[tokio::test]
