@@ -160,6 +160,12 @@ impl Client {
 }
 
 fn parse_url(url: &str) -> Result<reqwest::Url, ClientError> {
+    if let Some(whole) = with_scheme(url.trim()) {
+        return Err(ClientError::Settings {
+            what: format!("the address {url:?} needs http:// or https:// in front"),
+            fix: format!("write it as {whole} (LEGATION_URL, --url, or url in cli.toml)"),
+        });
+    }
     let wrong = |why: &str| ClientError::Settings {
         what: format!("not the address of a Manager ({why}): {url:?}"),
         fix: "write it like http://127.0.0.1:7430 or https://manager.example.com".to_owned(),
@@ -173,6 +179,14 @@ fn parse_url(url: &str) -> Result<reqwest::Url, ClientError> {
         "http" | "https" => Ok(parsed),
         _ => Err(wrong("it must start with http:// or https://")),
     }
+}
+
+/// The address that was meant by one without a scheme: TLS wherever the connection leaves the machine.
+fn with_scheme(url: &str) -> Option<String> {
+    let host = |scheme: &str| reqwest::Url::parse(&format!("{scheme}://{url}")).ok().filter(reqwest::Url::has_host);
+    let parsed = host("http").filter(|_| !url.is_empty() && !url.contains("://"))?;
+    let scheme = if is_loopback(&parsed) { "http" } else { "https" };
+    Some(format!("{scheme}://{url}"))
 }
 
 fn is_loopback(url: &reqwest::Url) -> bool {
@@ -197,4 +211,28 @@ fn bearer(key: &SecretText) -> Result<HeaderValue, ClientError> {
     })?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_scheme_is_shown_as_it_should_be() {
+        for (given, whole) in [
+            ("127.0.0.1:7430", "http://127.0.0.1:7430"),
+            ("localhost:7430", "http://localhost:7430"),
+            ("[::1]:7430", "http://[::1]:7430"),
+            ("manager.example.com", "https://manager.example.com"),
+            ("manager.example.com:7430", "https://manager.example.com:7430"),
+        ] {
+            let error = parse_url(given).expect_err("a refusal");
+            assert!(error.to_string().contains("needs http:// or https://"), "{error}");
+            assert!(error.fix().contains(&format!("as {whole} ")), "{}", error.fix());
+            assert!(parse_url(whole).is_ok());
+        }
+        for other in ["", "ftp://127.0.0.1", "http://", "two words"] {
+            assert!(parse_url(other).expect_err("a refusal").to_string().contains("not the address"), "{other}");
+        }
+    }
 }
