@@ -2,9 +2,9 @@
 
 use std::io::{self, Write as _};
 
-use legation_api::{Problem, client::ClientError};
+use legation_api::{Code, Problem, client::ClientError};
 
-use crate::{exit_codes, ui::clean};
+use crate::{config, exit_codes, ui::clean};
 
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +56,20 @@ impl From<ClientError> for Failure {
                 exit_codes::UNREACHABLE
             }
         };
-        Self::new(code, error.to_string(), error.fix())
+        let fix = if error.code() == Some(Code::Unauthenticated) { how_to_log_in() } else { error.fix().to_owned() };
+        Self::new(code, error.to_string(), fix)
     }
+}
+
+/// The Manager's advice is for programs, which write headers; this is where a person puts a key.
+fn how_to_log_in() -> String {
+    let file = config::config_dir()
+        .map(|directory| format!(", or write url and api_key into {}", directory.join(config::FILE).display()));
+    format!(
+        "set LEGATION_API_KEY to a valid API key (lak_…){}; on the Manager's host \
+         `legation-manager admin reset` makes a new one",
+        file.unwrap_or_default()
+    )
 }
 
 const fn code_of(problem: &Problem) -> u8 {

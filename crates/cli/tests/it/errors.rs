@@ -21,7 +21,7 @@ fn is_told(ran: &Ran, code: u8, words: &str) {
 #[tokio::test]
 async fn what_the_manager_refuses() {
     let cases = [
-        (Code::Unauthenticated, exit_codes::NOT_ALLOWED, "lak_"),
+        (Code::Unauthenticated, exit_codes::NOT_ALLOWED, "LEGATION_API_KEY"),
         (Code::Forbidden, exit_codes::NOT_ALLOWED, "role"),
         (Code::NotFound, exit_codes::NOT_FOUND, "because the test says so"),
         (Code::NameTaken, exit_codes::REFUSED, "choose another name"),
@@ -32,6 +32,16 @@ async fn what_the_manager_refuses() {
         fake.refuse("POST /api/v1/tokens", code);
         is_told(&Home::of(&fake).run(&["token", "create", "x"]).await, exit, words);
     }
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_told_where_the_key_goes() {
+    let fake = Fake::start().await;
+    fake.refuse("GET /api/v1/whoami", Code::Unauthenticated);
+    let home = Home::of(&fake);
+    let ran = home.run(&["whoami"]).await;
+    is_told(&ran, exit_codes::NOT_ALLOWED, &home.config().join("cli.toml").display().to_string());
+    assert!(!ran.err.contains("Authorization"), "{ran:?}");
 }
 
 #[tokio::test]
