@@ -1,4 +1,4 @@
-//! Times and lengths of time as people write them.
+//! Times, lengths of time and sizes as people write them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,6 +7,8 @@ use legation_model::Millis;
 
 const UNITS: [(&str, Millis); 6] =
     [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
+/// Powers of 1024 only: whoever writes `10MB` may mean either kind, so that is refused.
+const SIZES: [(&str, u64); 4] = [("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// A length of time such as `10m`, `1h30m` or `500ms`, in milliseconds; more than nothing.
 ///
@@ -38,6 +40,18 @@ pub fn wait(text: &str) -> Result<Duration, String> {
         return Ok(Duration::ZERO);
     }
     length(text).map(|millis| Duration::from_millis(millis.unsigned_abs()))
+}
+
+/// A size such as `64KiB`, `10MiB` or `1GiB`, or a plain number of bytes.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "write a size like 65536 (bytes), 64KiB, 10MiB or 1GiB".to_owned();
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len());
+    let (_, factor) = SIZES.into_iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)
 }
 
 /// A point in time: RFC 3339, or `in` and a length of time; milliseconds since 1970.
@@ -99,6 +113,17 @@ mod tests {
     }
 
     #[test]
+    fn sizes() {
+        assert_eq!(size("65536"), Ok(65_536));
+        assert_eq!(size("64KiB"), Ok(65_536));
+        assert_eq!(size("10MiB"), Ok(10 << 20));
+        assert_eq!(size("1GiB"), Ok(1 << 30));
+        for text in ["", "MiB", "10MB", "1.5MiB", "-1", "10 MiB", "10mib", "99999999999GiB", "much"] {
+            assert!(size(text).expect_err("a refusal").contains("10MiB"), "{text}");
+        }
+    }
+
+    #[test]
     fn points_in_time() {
         assert_eq!(time("1970-01-01T00:00:01Z"), Ok(1000));
         assert_eq!(time("1970-01-01T01:00:00+01:00"), Ok(0));
@@ -117,7 +142,7 @@ mod tests {
 
         #[test]
         fn no_text_panics(text: String) {
-            let _ = (length(&text), time(&text));
+            let _ = (length(&text), size(&text), time(&text));
         }
     }
 }

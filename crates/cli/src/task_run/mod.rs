@@ -10,7 +10,12 @@ use clap::Args;
 use legation_model::{Millis, delegate::Selector};
 
 use self::watch::Watch;
-use crate::{Context, Failure, args::InScope, exit_codes, values::length};
+use crate::{
+    Context, Failure,
+    args::InScope,
+    exit_codes,
+    values::{length, size},
+};
 
 /// What to run, where, and how long.
 #[derive(Debug, Args)]
@@ -42,8 +47,8 @@ pub struct Run {
     /// How long it may wait for a delegate [default: 10m]
     #[arg(long, value_parser = length, value_name = "TIME")]
     queue_timeout: Option<Millis>,
-    /// How many bytes of output to keep [default: 1 MiB]
-    #[arg(long, value_name = "BYTES")]
+    /// How much output to keep, such as 64KiB, 10MiB or a number of bytes [default: 1MiB]
+    #[arg(long, value_parser = size, value_name = "SIZE")]
     output_limit: Option<u64>,
     /// Secret in the task's environment: NAME=@FILE, or NAME from this environment; may be repeated
     #[arg(long = "secret", value_name = "NAME[=@FILE]")]

@@ -131,10 +131,24 @@ mod tests {
 
     #[test]
     fn a_command_becomes_a_script_with_everything_asked_for() {
-        let task =
-            request(&["--on", "gpu", "--on", "pinned:eu", "--timeout", "5m", "--env", "A=b=c", "--", "echo", "a b"])
-                .expect("a request");
+        let task = request(&[
+            "--on",
+            "gpu",
+            "--on",
+            "pinned:eu",
+            "--timeout",
+            "5m",
+            "--output-limit",
+            "10MiB",
+            "--env",
+            "A=b=c",
+            "--",
+            "echo",
+            "a b",
+        ])
+        .expect("a request");
         assert_eq!(task.timeout_ms, Some(300_000));
+        assert_eq!(task.output_limit, Some(10 << 20));
         assert_eq!(task.selectors.len(), 2);
         let Work::Shell(shell) = task.work else { panic!("not shell") };
         assert_eq!((shell.script.as_str(), shell.env["A"].as_str()), ("echo 'a b'", "b=c"));
