@@ -71,7 +71,11 @@ fn write_and_rename(temporary: &Path, path: &Path, text: &str) -> io::Result<()>
 pub fn make_dir(path: &Path) -> Result<(), Failure> {
     let wrong = |error: io::Error| {
         let what = format!("the directory {} cannot be used: {error}", path.display());
-        Failure::settings(what, "choose another with --data-dir or --config-dir, or make this one writable")
+        Failure::settings(
+            what,
+            "choose another with --data-dir or --config-dir (LEGATION_DATA_DIR, LEGATION_CONFIG_DIR), or make \
+             this one writable",
+        )
     };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(wrong)?;
     let about = fs::metadata(path).map_err(wrong)?;

@@ -19,7 +19,11 @@ pub(super) async fn settings(places: &Places, ui: &Ui) -> Result<CliToml, Failur
             let url = settings.url.unwrap_or_default();
             let what =
                 format!("{} is for the Manager at {url}, which `up` must not replace", places.settings().display());
-            Err(Failure::settings(what, "give `legation up` a --config-dir and --data-dir of its own"))
+            Err(Failure::settings(
+                what,
+                "give `legation up` a --config-dir and --data-dir of its own (for make: \
+                 LEGATION_CONFIG_DIR, LEGATION_DATA_DIR)",
+            ))
         }
         None => {
             let settings = CliToml { api_key: Some(new_key(places).await?), ..CliToml::default() };

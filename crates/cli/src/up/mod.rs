@@ -206,7 +206,8 @@ fn check_port(listen: &str) -> Result<(), Failure> {
         Failure::new(
             exit_codes::CHILD_DIED,
             what,
-            "stop what listens there, or choose another with --listen 127.0.0.1:0",
+            "stop what listens there, or choose another with --listen 127.0.0.1:0 \
+             (LEGATION_LISTEN=127.0.0.1:0 make run)",
         )
     };
     TcpListener::bind(listen).map(drop).map_err(busy)

@@ -36,7 +36,8 @@ impl Places {
         let data = absolute(data.map_or_else(config::data_dir, Ok)?)?;
         let config = absolute(config.map_or_else(config::config_dir, Ok)?)?;
         if data == config {
-            let fix = "give --data-dir and --config-dir different directories, so that a backup of one lacks the keys";
+            let fix = "give --data-dir and --config-dir (LEGATION_DATA_DIR, LEGATION_CONFIG_DIR) different \
+                       directories, so that a backup of one lacks the keys";
             return Err(Failure::settings("the data and the keys that seal it would lie in one directory", fix));
         }
         let manager = program("legation-manager", "LEGATION_MANAGER_BIN")?;
@@ -117,7 +118,7 @@ fn lock(path: &Path) -> Result<File, Failure> {
         return Err(Failure::new(
             exit_codes::CHILD_DIED,
             what,
-            "stop it, or choose another --data-dir and --config-dir",
+            "stop it, or choose another --data-dir and --config-dir (for make: LEGATION_DATA_DIR, LEGATION_CONFIG_DIR)",
         ));
     }
     file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", process::id())).map_err(wrong)?;

@@ -304,6 +304,7 @@ async fn a_busy_port_is_one_sentence() {
     let busy = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let ran = machine.fails(&busy.local_addr().expect("an address").to_string()).await;
     assert_eq!(ran.code, i32::from(exit_codes::CHILD_DIED));
+    assert!(ran.err.contains("LEGATION_LISTEN=127.0.0.1:0 make run"), "{ran:?}");
     assert!(ran.err.contains("--listen 127.0.0.1:0") && !ran.err.contains("stopping"), "{ran:?}");
 }
 
@@ -314,7 +315,7 @@ async fn a_second_one_on_the_same_data_is_one_sentence() {
     let ran = timeout(PATIENCE, finish(machine.command("127.0.0.1:0"))).await.expect("an end");
     assert_eq!(ran.code, i32::from(exit_codes::CHILD_DIED));
     let first = running.child.id().expect("a running program").to_string();
-    assert!(ran.err.contains(&format!("(process {first})")), "{ran:?}");
+    assert!(ran.err.contains(&format!("(process {first})")) && ran.err.contains("LEGATION_DATA_DIR"), "{ran:?}");
     assert_eq!(running.end(Signal::TERM).await, Some(0));
 }
 
