@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, CommandFactory as _, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use clap_complete::Shell;
 use legation_api::List;
 use legation_model::Scope;
 
@@ -63,6 +67,22 @@ pub enum Command {
     Receipt(Receipts),
     /// Show who you are to the Manager
     Whoami,
+    /// Print completions for a shell
+    Completions {
+        /// The shell that is to complete
+        #[arg(value_parser = PossibleValuesParser::new(SHELLS).try_map(|name| name.parse::<Shell>()))]
+        shell: Shell,
+    },
+}
+
+/// The shells that people have where the Manager and its delegates run.
+const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
+
+/// What makes a shell complete `legation`.
+pub fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "legation", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// The scope of something new, or in which a name is looked up.
@@ -112,13 +132,25 @@ impl Paging {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_shell_completes_a_noun_and_its_verb() {
+        for shell in SHELLS {
+            let Command::Completions { shell } =
+                Cli::try_parse_from(["legation", "completions", shell]).expect("a shell").command
+            else {
+                panic!("another command")
+            };
+            let script = completions(shell);
+            assert!(script.contains("legation") && script.contains("queue-timeout"), "{shell}");
+        }
+        assert!(Cli::try_parse_from(["legation", "completions", "cmd"]).is_err());
     }
 
     #[tokio::test(flavor = "current_thread")]

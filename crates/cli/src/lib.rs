@@ -33,7 +33,7 @@ use crate::{
     ui::Ui,
 };
 
-/// What every command but `up` works with.
+/// What a command works with that asks a Manager.
 #[derive(Debug)]
 pub struct Context {
     /// The Manager.
@@ -53,18 +53,18 @@ pub async fn run() -> u8 {
 }
 
 async fn dispatch(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
-    if let Command::Up(up) = cli.command {
-        return up.run(ui).await;
-    }
-    let settings = Settings::load(&cli.global)?;
-    let context = Context { client: settings.client()?, ui: ui.clone() };
+    let context = || -> Result<Context, Failure> {
+        let settings = Settings::load(&cli.global)?;
+        Ok(Context { client: settings.client()?, ui: ui.clone() })
+    };
     match cli.command {
-        Command::Token(command) => command.run(&context).await,
-        Command::Delegate(command) => command.run(&context).await,
-        Command::Task(command) => command.run(&context).await,
-        Command::Account(command) => command.run(&context).await,
-        Command::Receipt(command) => command.run(&context).await,
-        Command::Whoami => accounts::whoami(&context).await,
-        Command::Up(_) => Ok(exit_codes::OK),
+        Command::Token(command) => command.run(&context()?).await,
+        Command::Delegate(command) => command.run(&context()?).await,
+        Command::Task(command) => command.run(&context()?).await,
+        Command::Account(command) => command.run(&context()?).await,
+        Command::Receipt(command) => command.run(&context()?).await,
+        Command::Whoami => accounts::whoami(&context()?).await,
+        Command::Up(up) => up.run(ui).await,
+        Command::Completions { shell } => ui::print(&args::completions(shell)).map(|()| exit_codes::OK),
     }
 }
