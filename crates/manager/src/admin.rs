@@ -2,7 +2,8 @@
 
 use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use clap::Args;
 use legation_model::{Clock, Entropy, Name, Secret, access::Role, api_key::ApiKey, ids::ApiKeyId};
 use legation_store::{Store, api_keys, job};
 
@@ -10,21 +11,33 @@ use crate::{
     audit::{self, Actor, Change},
     config::Config,
     keys::Keys,
-    start::{database_url, prepare},
+    start::{database_url, embedded, prepare},
 };
+
+/// What `admin reset` takes.
+#[derive(Args, Clone, Debug)]
+pub struct Reset {
+    /// The key's name, as lists and audit records show it.
+    #[arg(long, default_value = "admin-reset")]
+    pub name: String,
+    /// Write the key into this new file (0600) instead of printing it.
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Make the embedded database if there is none: before the Manager's first start.
+    #[arg(long)]
+    pub create: bool,
+}
 
 /// Makes a new API key with the role admin, beside a running Manager or before its first start.
 ///
 /// # Errors
-/// When the database or the key-encryption key cannot be read, or the file exists already.
-pub async fn reset(
-    config: &Config,
-    name: &str,
-    key_file: Option<PathBuf>,
-    clock: &dyn Clock,
-    entropy: &dyn Entropy,
-) -> anyhow::Result<()> {
-    let name: Name = name.parse().context("--name")?;
+/// When there is no database and none is to be made, when it or the key-encryption key cannot be read, or the file
+/// exists already.
+pub async fn reset(config: &Config, reset: Reset, clock: &dyn Clock, entropy: &dyn Entropy) -> anyhow::Result<()> {
+    let name: Name = reset.name.parse().context("--name")?;
+    if !reset.create {
+        refuse_without_database(config)?;
+    }
     prepare(&config.config_dir)?;
     let store = Store::open_beside(&database_url(config)?).await?;
     let keys = Keys::load(config, &store, clock, entropy).await?;
@@ -56,7 +69,19 @@ pub async fn reset(
         })
     });
     store.write(work).await?;
-    show(&key, key_file)
+    show(&key, reset.key_file)
+}
+
+/// A key for an empty database helps nobody: most likely the directory is that of another user or service.
+fn refuse_without_database(config: &Config) -> anyhow::Result<()> {
+    if config.database_url.is_none() && !embedded(config).exists() {
+        bail!(
+            "there is no database in {}: name the Manager's own directory with --data-dir (LEGATION_DATA_DIR), or add \
+             --create to make a new database there",
+            config.data_dir.display()
+        );
+    }
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "the key is the command's output")]
@@ -74,4 +99,34 @@ fn show(key: &ApiKey, key_file: Option<PathBuf>) -> anyhow::Result<()> {
         .with_context(|| format!("cannot create {}: choose a file that is not there yet", path.display()))?;
     file.write_all(text.expose().as_bytes())?;
     Ok(file.sync_all()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        config::Settings,
+        system::{SystemClock, SystemEntropy},
+    };
+
+    async fn reset_in(directory: &Path, create: bool) -> anyhow::Result<()> {
+        let (data, keys) = (directory.join("data"), directory.join("config"));
+        let settings = Settings { data_dir: Some(data), config_dir: Some(keys), ..Settings::default() };
+        let key_file = Some(directory.join(if create { "first" } else { "second" }));
+        let wanted = Reset { name: "alice".to_owned(), key_file, create };
+        reset(&Config::new(settings)?, wanted, &SystemClock, &SystemEntropy).await
+    }
+
+    #[tokio::test]
+    async fn a_database_is_made_only_when_that_is_asked_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let refused = reset_in(directory.path(), false).await.expect_err("no database").to_string();
+        assert!(refused.contains(&directory.path().join("data").display().to_string()), "{refused}");
+        assert!(refused.contains("--data-dir") && refused.contains("--create"), "{refused}");
+        assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 0, "nothing was made");
+        reset_in(directory.path(), true).await.expect("a new database");
+        reset_in(directory.path(), false).await.expect("the same database");
+    }
 }

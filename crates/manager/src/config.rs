@@ -13,6 +13,8 @@ use legation_api::accounts::{LEASE_MAX, LEASE_MIN};
 use legation_model::Millis;
 use serde::Deserialize;
 
+use crate::admin::Reset;
+
 /// Where the Manager listens when nobody says otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7430";
 const LEASE_DEFAULT: Millis = 5 * 60 * 1000;
@@ -51,14 +53,7 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
     /// Make a new API key with the role admin, even while the Manager runs.
-    Reset {
-        /// The key's name, as lists and audit records show it.
-        #[arg(long, default_value = "admin-reset")]
-        name: String,
-        /// Write the key into this new file (0600) instead of printing it.
-        #[arg(long, value_name = "FILE")]
-        key_file: Option<PathBuf>,
-    },
+    Reset(Reset),
 }
 
 /// Every setting, as flag, environment variable and TOML key (dashes become underscores).

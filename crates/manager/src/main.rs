@@ -30,8 +30,8 @@ async fn run(command_line: CommandLine) -> anyhow::Result<()> {
     logging::init(&config)?;
     match command {
         Command::Serve => serve(config).await,
-        Command::Admin { command: AdminCommand::Reset { name, key_file } } => {
-            admin::reset(&config, &name, key_file, &SystemClock, &SystemEntropy).await
+        Command::Admin { command: AdminCommand::Reset(reset) } => {
+            admin::reset(&config, reset, &SystemClock, &SystemEntropy).await
         }
     }
 }

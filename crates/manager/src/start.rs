@@ -1,7 +1,8 @@
 //! Building the Manager, running it, and taking it down.
 
 use std::{
-    fs, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, sync::atomic::AtomicU64, time::Duration,
+    fs, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path, path::PathBuf, sync::Arc, sync::atomic::AtomicU64,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -178,7 +179,12 @@ pub fn database_url(config: &Config) -> anyhow::Result<String> {
         return Ok(url.clone());
     }
     prepare(&config.data_dir)?;
-    Ok(format!("sqlite://{}", config.data_dir.join("legation.db").display()))
+    Ok(format!("sqlite://{}", embedded(config).display()))
+}
+
+/// The file of the embedded database.
+pub(crate) fn embedded(config: &Config) -> PathBuf {
+    config.data_dir.join("legation.db")
 }
 
 /// Makes a directory for its owner alone, unless it is there.

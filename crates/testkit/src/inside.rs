@@ -12,7 +12,8 @@ use std::{
 use legation_api::{client::Client, tokens::CreateToken};
 use legation_link::{Connection, DialConfig, Dialer, Ended, Socket};
 use legation_manager::{
-    Manager, Running, admin,
+    Manager, Running,
+    admin::{self, Reset},
     config::{Config, Settings},
     system::{SystemClock, SystemEntropy},
 };
@@ -103,7 +104,8 @@ impl Inside {
         let config = Config::new(settings).expect("settings that fit");
         let clock = Arc::new(TestClock::default());
         let key_file = directory.path().join("key");
-        admin::reset(&config, "test", Some(key_file.clone()), &*clock, &SystemEntropy).await.expect("an admin key");
+        let reset = Reset { name: "test".to_owned(), key_file: Some(key_file.clone()), create: true };
+        admin::reset(&config, reset, &*clock, &SystemEntropy).await.expect("an admin key");
         let key = SecretText::new(std::fs::read_to_string(key_file).expect("a key file"));
         let running = start(&config, &clock).await;
         let url = format!("http://{}", running.api);

@@ -72,7 +72,7 @@ async fn new_key(places: &Places) -> Result<String, Failure> {
     let file = places.config.join("up-admin-key");
     let _ = fs::remove_file(&file);
     let mut command = command(&places.manager);
-    command.args(["admin", "reset", "--name", "up", "--key-file"]).arg(&file);
+    command.args(["admin", "reset", "--name", "up", "--key-file"]).arg(&file).arg("--create");
     in_places(&mut command, places);
     let failed = |why: String| {
         let what = format!("the first administrator cannot be made: {why}");

@@ -34,12 +34,12 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const MANAGER: &str = r#"#!/bin/sh
-ready=; key=; first=$1
+ready=; key=; create=; first=$1
 while [ $# -gt 0 ]; do
-  case $1 in --ready-file) ready=$2;; --key-file) key=$2;; esac
+  case $1 in --ready-file) ready=$2;; --key-file) key=$2;; --create) create=1;; esac
   shift
 done
-if [ "$first" = admin ]; then umask 077; echo KEY > "$key"; echo made >> DIR/admins; exit 0; fi
+if [ "$first" = admin ]; then [ "$create" ] || exit 1; umask 077; echo KEY > "$key"; echo made >> DIR/admins; exit 0; fi
 trap 'echo manager >> DIR/order; exit 0' TERM
 echo $$ >> DIR/pids
 env > DIR/manager.env
