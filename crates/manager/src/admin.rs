@@ -1,6 +1,6 @@
 //! Break-glass on the host: whoever can read the database and the key file can make an API key.
 
-use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     keys::Keys,
     start::{database_url, embedded, prepare},
+    whole_file,
 };
 
 /// What `admin reset` takes.
@@ -91,19 +92,12 @@ fn show(key: &ApiKey, key_file: Option<PathBuf>) -> anyhow::Result<()> {
         println!("{}", text.expose());
         return Ok(());
     };
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("cannot create {}: choose a file that is not there yet", path.display()))?;
-    file.write_all(text.expose().as_bytes())?;
-    Ok(file.sync_all()?)
+    whole_file::create(&path, text.expose(), 0o600)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{fs, path::Path};
 
     use super::*;
     use crate::{

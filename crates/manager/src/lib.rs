@@ -36,6 +36,7 @@ pub mod system;
 pub mod tasks;
 pub mod tls;
 pub mod tokens;
+mod whole_file;
 
 use std::{
     collections::HashSet,

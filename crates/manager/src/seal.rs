@@ -4,12 +4,7 @@
 //! AES-256-GCM. The associated data names table, row and column, so that a sealed value moved to another place
 //! does not open.
 
-use std::{
-    fs,
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, bail};
 use aws_lc_rs::{
@@ -18,6 +13,8 @@ use aws_lc_rs::{
 };
 use legation_model::{Entropy, Secret};
 use zeroize::Zeroizing;
+
+use crate::whole_file;
 
 /// The file in the configuration directory that holds the key-encryption key, as 64 hexadecimal digits.
 pub const KEK_FILE: &str = "kek";
@@ -141,15 +138,7 @@ fn create_kek(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<Secret<32>> 
     let mut bytes = Zeroizing::new([0; 32]);
     entropy.fill(bytes.as_mut_slice());
     let text = Zeroizing::new(hex(bytes.as_slice()));
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("cannot create {}: check that its directory can be written", path.display()))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    whole_file::create(path, &text, 0o600)?;
     Ok(Secret::new(*bytes))
 }
 

@@ -1,14 +1,13 @@
 //! TLS for the listeners: from an operator's files, or self-signed and kept.
 
 use std::{
-    fs,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::Context;
+use rcgen::{CertificateParams, KeyPair};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -16,8 +15,9 @@ use tokio_rustls::{
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     },
 };
+use zeroize::Zeroizing;
 
-use crate::config::Transport;
+use crate::{config::Transport, whole_file};
 
 /// The self-signed certificate in the configuration directory; delegates name it in `DELEGATE_CA_FILE`.
 pub const CERT_FILE: &str = "manager.crt";
@@ -56,18 +56,58 @@ pub fn acceptor(transport: &Transport, config_dir: &Path) -> anyhow::Result<Opti
 
 fn self_signed(names: &[String], config_dir: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     let (cert, key) = (config_dir.join(CERT_FILE), config_dir.join(KEY_FILE));
-    if !cert.exists() || !key.exists() {
-        let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-        all.extend_from_slice(names);
-        let made = rcgen::generate_simple_self_signed(all).context("cannot make a self-signed certificate")?;
-        write(&key, &made.signing_key.serialize_pem(), 0o600)?;
-        write(&cert, &made.cert.pem(), 0o644)?;
+    if !key.exists() {
+        let made = KeyPair::generate().context("cannot make a key for TLS")?;
+        remove(&cert)?;
+        whole_file::create(&key, &made.serialize_pem(), 0o600)?;
+    }
+    if !cert.exists() {
+        whole_file::create(&cert, &certificate(names, &key)?, 0o644)?;
         tracing::info!(certificate = %cert.display(), "made a self-signed certificate; delegates need it as DELEGATE_CA_FILE");
     }
     Ok((cert, key))
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+/// A certificate of a key that is gone proves nothing, and would not fit the new one.
+fn remove(cert: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(cert) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}, whose key is gone", cert.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn certificate(names: &[String], key: &Path) -> anyhow::Result<String> {
+    let pem = Zeroizing::new(fs::read_to_string(key).with_context(|| format!("cannot read {}", key.display()))?);
+    let pair = KeyPair::from_pem(&pem).with_context(|| {
+        format!("{} is not a private key: restore it, or remove it to have a new one made", key.display())
+    })?;
+    let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    all.extend_from_slice(names);
+    let made = CertificateParams::new(all).and_then(|params| params.self_signed(&pair));
+    Ok(made.context("cannot make a self-signed certificate: check tls-names")?.pem())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_never_replaced_and_a_pair_is_completed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let transport = Transport::SelfSigned { names: vec!["manager.example".to_owned()] };
+        let start = || acceptor(&transport, directory.path()).expect("TLS").is_some();
+        let read = |name: &str| fs::read_to_string(directory.path().join(name)).expect("a file");
+        assert!(start());
+        let (cert, key) = (read(CERT_FILE), read(KEY_FILE));
+        assert!(start());
+        assert_eq!((read(CERT_FILE), read(KEY_FILE)), (cert, key.clone()));
+        // As after a crash between the two files.
+        fs::remove_file(directory.path().join(CERT_FILE)).expect("removed");
+        assert!(start());
+        assert_eq!(read(KEY_FILE), key);
+        fs::remove_file(directory.path().join(KEY_FILE)).expect("removed");
+        assert!(start(), "a new pair that fits");
+    }
 }
