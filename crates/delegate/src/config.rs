@@ -2,25 +2,20 @@
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf};
 
-use legation_model::{
-    Millis, Name, Text,
-    delegate::TAGS_MAX,
-    secret::SecretText,
-    token::{TOKEN_PREFIX, Token},
-};
+use legation_model::{Millis, Name, Text, delegate::TAGS_MAX, secret::SecretText, token::TOKEN_PREFIX};
 use tracing::Level;
+
+pub(crate) use legation_wire::message::CAPACITY_MAX;
 
 use crate::{
     policy::Policy,
     settings::{self, SETTINGS, Setting},
     supervisor::order::RunAs,
+    token_source::TokenSource,
 };
 
 /// Tasks that run at once unless set.
 const CAPACITY_DEFAULT: u32 = 4;
-pub(crate) use legation_wire::message::CAPACITY_MAX;
-/// The largest token file: a token has 119 characters, and a little white space is fine.
-const TOKEN_FILE_MAX: u64 = 4 << 10;
 
 /// How long a session lasts before another one takes over: 24 h, so that no key is in use for longer and a
 /// token that was replaced in its file is taken up within a day.
@@ -29,41 +24,7 @@ pub const SESSION_LIFE: Millis = 24 * 60 * 60 * 1000;
 /// A setting that cannot be used, with what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct ConfigError(String);
-
-/// Where the token comes from.
-#[derive(Clone, Debug)]
-pub enum TokenSource {
-    /// The environment: it stays the same for the life of the process.
-    Value(SecretText),
-    /// A file that may be replaced.
-    File(PathBuf),
-}
-
-impl TokenSource {
-    /// Reads the token.
-    ///
-    /// # Errors
-    /// A sentence that names the setting and the fix, never the value.
-    pub fn read(&self) -> Result<Token, ConfigError> {
-        let (text, source) = match self {
-            Self::Value(text) => (text.clone(), settings::TOKEN.env.to_owned()),
-            Self::File(path) => (read_token(path)?, format!("{} {}", settings::TOKEN_FILE.env, path.display())),
-        };
-        text.expose().parse().map_err(|error| ConfigError(format!("{source}: {error}")))
-    }
-}
-
-fn read_token(path: &PathBuf) -> Result<SecretText, ConfigError> {
-    let failed = |reason: String| {
-        ConfigError(format!("{} {}: {reason}: put the token there", settings::TOKEN_FILE.env, path.display()))
-    };
-    let size = fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
-    if size > TOKEN_FILE_MAX {
-        return Err(failed("it is too large for a token".to_owned()));
-    }
-    fs::read_to_string(path).map(SecretText::new).map_err(|error| failed(error.to_string()))
-}
+pub struct ConfigError(pub(crate) String);
 
 /// What to do when the Manager stops this delegate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

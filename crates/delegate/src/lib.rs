@@ -19,4 +19,5 @@ pub mod spool;
 pub mod state;
 pub mod supervisor;
 pub mod system;
+pub mod token_source;
 pub mod tree;

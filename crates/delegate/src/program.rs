@@ -1,6 +1,6 @@
 //! The program: as a supervisor, or configuration, lock, agent.
 
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
@@ -48,6 +48,10 @@ fn start(config: Config) -> u8 {
     close_fds::set_fds_cloexec(3, &[]);
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "other processes of this user can read the token from memory");
+    }
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    if let Some(exposure) = config.token.exposure(credentials.as_deref()) {
+        tracing::warn!("{exposure}");
     }
     let token = match config.token.read() {
         Ok(token) => token,

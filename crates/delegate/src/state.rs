@@ -21,6 +21,11 @@ pub enum StateError {
     /// The system refuses.
     #[error("cannot use the state directory {0}: {1}: make it writable for this user or set DELEGATE_STATE_DIR")]
     Unusable(PathBuf, io::Error),
+    /// The path, or a part of it, is a file.
+    #[error(
+        "the state directory {0} is a file or below one: name a directory in DELEGATE_STATE_DIR, or move the file away"
+    )]
+    NotADirectory(PathBuf),
     /// The key file is not a key.
     #[error("{0} is not a delegate key: restore it, or remove it to join as a new delegate")]
     BadKey(PathBuf),
@@ -37,9 +42,12 @@ impl StateDir {
     /// Makes the directory (0700) if needed and takes it.
     ///
     /// # Errors
-    /// [`StateError::InUse`] or [`StateError::Unusable`].
+    /// [`StateError::InUse`], [`StateError::NotADirectory`] or [`StateError::Unusable`].
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let unusable = |error| StateError::Unusable(path.to_owned(), error);
+        let unusable = |error: io::Error| match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => StateError::NotADirectory(path.to_owned()),
+            _ => StateError::Unusable(path.to_owned(), error),
+        };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
         let mut options = OpenOptions::new();
@@ -125,5 +133,16 @@ mod tests {
         let _held = StateDir::open(directory.path()).expect("usable");
         let error = StateDir::open(directory.path()).expect_err("held").to_string();
         assert!(error.contains("another delegate uses") && error.contains("DELEGATE_STATE_DIR"));
+    }
+
+    #[test]
+    fn a_file_in_its_place_is_called_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("state");
+        fs::write(&file, "").expect("written");
+        for path in [file.clone(), file.join("below")] {
+            let error = StateDir::open(&path).expect_err("a file").to_string();
+            assert!(error.contains("is a file or below one") && !error.contains("writable"), "{error}");
+        }
     }
 }
