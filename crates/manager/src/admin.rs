@@ -39,6 +39,10 @@ pub async fn reset(config: &Config, reset: Reset, clock: &dyn Clock, entropy: &d
     if !reset.create {
         refuse_without_database(config)?;
     }
+    if let Some(path) = reset.key_file.as_ref().filter(|path| path.exists()) {
+        // Found out only after the key is stored, it would leave a key that nobody has.
+        bail!("{} is there already: choose a file that is not", path.display());
+    }
     prepare(&config.config_dir)?;
     let store = Store::open_beside(&database_url(config)?).await?;
     let keys = Keys::load(config, &store, clock, entropy).await?;
