@@ -18,14 +18,14 @@ use super::{
     link::{Link, Moved},
     session::{retry_after, told},
 };
-use crate::{config::CAPACITY_MAX, system::SystemEntropy};
+use crate::{config::CAPACITY_MAX, spool::ATTEMPTS_MAX, system::SystemEntropy};
 
 /// Sessions end within this part of their life, a tenth, before it is over: those that began together, after a
 /// restart of the Manager, do not all come back in the same minute.
 const JITTER_PART: u64 = 10;
-/// Assignments and cancellations that may wait until it is clear which session goes on: one of each for every
-/// attempt that may run.
-const HELD_MAX: usize = 2 * CAPACITY_MAX as usize;
+/// Messages that may wait until it is clear which session goes on: an assignment and a cancellation for every
+/// attempt that may run, and an acknowledgement for every one in the spool.
+const HELD_MAX: usize = 2 * CAPACITY_MAX as usize + ATTEMPTS_MAX;
 
 /// The link that is to take over.
 pub(super) struct Successor {
@@ -92,13 +92,16 @@ impl Agent {
     /// Takes in what the session in use says.
     ///
     /// Once Hello has named every attempt, none may begin until the Manager has answered: one that it knew to
-    /// have started and that Hello does not name counts as lost. So what begins or ends attempts waits.
+    /// have started and that Hello does not name counts as lost. None may be forgotten either: one that Hello
+    /// names takes up room in the new session until its end is said there. So what begins or ends attempts waits.
     pub(super) fn hear(&mut self, message: ToDelegate) {
         let opening = matches!(self.successor.link, Link::Up(_));
-        if !opening || !matches!(message, ToDelegate::Assign(_) | ToDelegate::Cancel { .. }) {
+        let waits =
+            matches!(message, ToDelegate::Assign(_) | ToDelegate::Cancel { .. } | ToDelegate::FinishedAck { .. });
+        if !opening || !waits {
             return self.message(message);
         }
-        tracing::debug!("an order waits for the new session");
+        tracing::debug!("a message waits for the new session");
         self.successor.held.push(message);
         if self.successor.held.len() > HELD_MAX {
             self.keep(None, &"too much happened meanwhile");
@@ -117,6 +120,8 @@ impl Agent {
         self.link = std::mem::replace(&mut self.successor.link, Link::Off);
         self.token = self.successor.token.clone();
         self.welcome(welcome);
+        // Results are said again in the new session, and acknowledged there.
+        self.successor.held.retain(|message| !matches!(message, ToDelegate::FinishedAck { .. }));
         self.settle();
     }
 

@@ -1,6 +1,7 @@
 //! One session after another: a new one takes over while the old one still works.
 
-use legation_model::task::TaskState;
+use legation_delegate::system::SystemEntropy;
+use legation_model::{ids::AttemptId, task::TaskState};
 use legation_wire::{
     GoodbyeReason, ManagerEvent,
     message::{FromDelegate, Phase, ToDelegate},
@@ -10,6 +11,9 @@ use crate::{
     manager::{Delegate, Manager, Session, until, within},
     supervisor::script,
 };
+
+/// What the log says of a message to the old session that is kept until the new one is open.
+const HELD: &str = "waits for the new session";
 
 /// Serves a session until the future is done; what the delegate says meanwhile is dropped.
 async fn meanwhile<T>(session: &mut Session, future: impl Future<Output = T>) -> T {
@@ -107,7 +111,7 @@ async fn an_assignment_to_the_old_session_waits_for_the_new_one_and_runs_once() 
     let ran = delegate.directory.path().join("ran");
     let task = script(&format!("echo x >> {}", ran.display()));
     old.assign(&task);
-    let until_heard = until(|| delegate.log().contains("waits for the new session"));
+    let until_heard = until(|| delegate.log().contains(HELD));
     meanwhile(&mut old, within("it has heard", until_heard)).await;
     assert!(hello.attempts.is_empty() && !ran.exists());
     new.welcome(&manager);
@@ -115,6 +119,48 @@ async fn an_assignment_to_the_old_session_waits_for_the_new_one_and_runs_once() 
     let end = whatever(&mut old, new.finished()).await;
     assert_eq!(end.state, TaskState::Succeeded);
     assert_eq!(std::fs::read_to_string(&ran).expect("it ran"), "x\n", "once");
+}
+
+/// Acknowledges an attempt to the old session after the new one's Hello has named it, and awaits that it was heard.
+async fn acknowledge_late(old: &mut Session, delegate: &Delegate, attempt: AttemptId) {
+    old.say(ToDelegate::FinishedAck { attempt });
+    // Held for sure, and heard after what was said before it.
+    let another = AttemptId::random(&SystemEntropy);
+    old.say(ToDelegate::Cancel { attempt: another, grace: 0 });
+    meanwhile(old, within("it has heard", until(|| delegate.log().contains(HELD)))).await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_the_new_session_named_ends_there_although_the_old_one_acknowledged_it() {
+    let manager = Manager::start().await;
+    let delegate = Delegate::start_restless(&manager);
+    let (mut old, _) = manager.session().await;
+    let task = script("exit 3");
+    old.assign(&task);
+    old.finished().await;
+    let (mut new, hello) = meanwhile(&mut old, manager.hello(&manager.token)).await;
+    // A slot of the new session from here on, until it hears of the end.
+    assert_eq!(hello.attempts.iter().map(|held| held.attempt).collect::<Vec<_>>(), [task.attempt]);
+    acknowledge_late(&mut old, &delegate, task.attempt).await;
+    new.welcome(&manager);
+    let end = whatever(&mut old, new.finished()).await;
+    assert_eq!((end.attempt, end.exit_code), (task.attempt, Some(3)));
+}
+
+#[tokio::test]
+async fn an_acknowledgement_that_waited_counts_when_the_old_session_stays() {
+    let manager = Manager::start().await;
+    let delegate = Delegate::start_restless(&manager);
+    let (mut old, _) = manager.session().await;
+    let task = script("exit 3");
+    old.assign(&task);
+    old.finished().await;
+    let (mut refused, hello) = meanwhile(&mut old, manager.hello(&manager.token)).await;
+    acknowledge_late(&mut old, &delegate, task.attempt).await;
+    let kept = delegate.directory.path().join("state/attempts").join(task.attempt.to_string());
+    assert!(hello.attempts.len() == 1 && kept.exists());
+    meanwhile(&mut old, refused.goodbye(GoodbyeReason::MaxDelegates, None)).await;
+    meanwhile(&mut old, within("it forgets", until(|| !kept.exists()))).await;
 }
 
 #[tokio::test]
