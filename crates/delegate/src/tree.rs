@@ -149,8 +149,10 @@ fn pids() -> impl Iterator<Item = i32> {
 }
 
 fn stat(pid: i32) -> Option<Stat> {
-    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name is in parentheses and may itself hold some: fields are counted from the last one.
+    // The command name is in parentheses and may itself hold some, and any other bytes: a task chooses it. Fields
+    // are counted from the last one.
+    let line = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let line = String::from_utf8_lossy(&line);
     let mut fields = line.get(line.rfind(')')? + 1..)?.split_ascii_whitespace();
     let ended = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
@@ -161,7 +163,23 @@ fn stat(pid: i32) -> Option<Stat> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+
+    #[test]
+    fn a_process_does_not_hide_behind_a_name_that_is_no_text() {
+        let own = rustix::process::getpid().as_raw_pid();
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", "printf '\\377) Z 1' > /proc/self/comm; echo named; read forever"]);
+        shell.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = shell.spawn().expect("a shell starts");
+        child.stdout.take().expect("piped").read_exact(&mut [0; 6]).expect("it is named");
+        let hidden = descendants(own).iter().all(|process| process.pid != child.id() as i32);
+        child.kill().expect("ours");
+        child.wait().expect("it ended");
+        assert!(!hidden, "what is not listed is not killed");
+    }
 
     #[test]
     fn a_child_is_found_below_its_parent_until_it_has_ended() {
