@@ -75,7 +75,7 @@ pub fn prepare(marker: &str) -> std::io::Result<Waiting> {
     command.arg0("legation-delegate").arg(supervisor::ARGUMENT).env_clear().env(MARKER, marker).current_dir("/");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = Command::from(command).spawn()?;
-    let process = child.id().and_then(|pid| Process::find(pid as i32));
+    let process = child.id().map(|pid| Process::find(pid as i32)).transpose()?.flatten();
     match (child.stdin.take(), child.stdout.take(), process) {
         (Some(orders), Some(reports), Some(process)) => Ok(Waiting { child, orders, reports, process }),
         _ => Err(std::io::Error::other("the supervisor ended at once")),

@@ -7,7 +7,7 @@ mod successor;
 mod tasks;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -56,6 +56,8 @@ const TOLD_MAX: usize = 64;
 /// Rounds of killing, 2 ms apart, after which the loop goes on though something is not dead: 5 s. Only a
 /// process in uninterruptible sleep takes so long, and that cannot act either.
 const KILL_ROUNDS: usize = 2_500;
+/// What to do about a machine on which it cannot be told whether processes are dead.
+const UNSEEN: &str = "make /proc readable for the delegate, and raise its limit of open files";
 /// Refusals that may wait for the session to take them: more than a Manager that knows the capacity can cause.
 const REFUSALS_MAX: usize = CAPACITY_MAX as usize;
 /// Attempts remembered after they were acknowledged, so that a repeated assignment does not run twice.
@@ -82,7 +84,7 @@ impl Fatal {
 /// What keeps it from beginning.
 pub async fn run(config: Config, state: StateDir, token: Token) -> Result<u8, Fatal> {
     let mut agent = Agent::new(config, state, token)?;
-    agent.kill_leftovers();
+    agent.kill_leftovers()?;
     if let Some(address) = agent.config.health_addr {
         let bound = health::serve(address, Arc::clone(&agent.status)).await;
         let bound = bound.map_err(|error| {
@@ -253,20 +255,29 @@ impl Agent {
     }
 
     /// What an earlier process of this delegate left running is ended before the Manager hears of this one.
-    fn kill_leftovers(&mut self) {
+    fn kill_leftovers(&self) -> Result<(), Fatal> {
         let entry = format!("{MARKER}={}", self.marker());
-        let supervisors = self.spool.supervisors().to_vec();
         let list = || {
-            let alive = supervisors.iter().copied().filter(|process| process.is_alive());
-            let below = alive.clone().flat_map(|process| tree::descendants(process.pid));
-            tree::marked(&entry).into_iter().chain(below).chain(alive).collect::<BTreeSet<_>>()
+            let mut found = tree::marked(&entry)?;
+            for supervisor in self.spool.supervisors() {
+                if supervisor.is_alive()? {
+                    found.extend(tree::descendants(supervisor.pid)?);
+                    found.insert(*supervisor);
+                }
+            }
+            Ok(found)
         };
-        if !list().is_empty() && !tree::kill_all(KILL_ROUNDS, list) {
+        let emptied = tree::kill_all(KILL_ROUNDS, list).map_err(|error| {
+            let doubt = "cannot tell whether processes of earlier tasks are dead";
+            Fatal::new(exit::UNAVAILABLE, format!("{doubt}: {error}: {UNSEEN}"))
+        })?;
+        if !emptied {
             tracing::warn!("processes of earlier tasks do not die");
         }
         for held in self.spool.held() {
             clear_room(&tasks::room(held.attempt));
         }
+        Ok(())
     }
 }
 

@@ -33,7 +33,8 @@ impl Agent {
         self.lease = None;
         self.disconnect();
         self.spool.erase();
-        if let Some(receipt) = goodbye.receipt {
+        // On doubt nothing is reported: the receipt then rests on the end of the lease.
+        if let (Some(receipt), Some(killed)) = (goodbye.receipt, killed) {
             self.report_stop(receipt, killed).await;
         }
         match self.config.on_revoked {

@@ -11,7 +11,7 @@ use legation_model::{
 use legation_wire::message::{Assignment, FromDelegate, Work};
 use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 
-use super::{Agent, FORMER_MAX, KILL_ROUNDS, REFUSALS_MAX};
+use super::{Agent, FORMER_MAX, KILL_ROUNDS, REFUSALS_MAX, UNSEEN};
 use crate::{
     config::Config,
     confine, request,
@@ -91,20 +91,31 @@ impl Agent {
         self.kill_tasks("the delegate's lease ended");
     }
 
-    /// Kills every process below this one and answers how many tasks that were. They are lost, for this reason.
-    pub(super) fn kill_tasks(&mut self, reason: &str) -> u32 {
+    /// Kills every process below this one. Its tasks are lost, for this reason. Answers how many they were, or
+    /// nothing when it cannot be told whether they are dead.
+    pub(super) fn kill_tasks(&mut self, reason: &str) -> Option<u32> {
         let killed = std::mem::take(&mut self.running);
-        let own = getpid().as_raw_pid();
-        if !tree::kill_all(KILL_ROUNDS, || tree::descendants(own)) {
-            tracing::error!("a process of a task does not die");
+        let dead = self.kill_tree();
+        if let Err(error) = &dead {
+            tracing::error!(%error, "it cannot be told whether the tasks are dead: {UNSEEN}");
         }
-        self.reap();
         for attempt in killed.keys() {
             self.spool.finish(ended(*attempt, TaskState::Lost, reason));
-            self.spool.release(*attempt);
+            // Otherwise the supervisor, which nobody gives orders any more, kills what is left and then is gone.
+            if dead.is_ok() {
+                self.spool.release(*attempt);
+            }
         }
         self.count();
-        killed.len() as u32
+        dead.is_ok().then_some(killed.len() as u32)
+    }
+
+    fn kill_tree(&self) -> io::Result<()> {
+        let own = getpid().as_raw_pid();
+        if !tree::kill_all(KILL_ROUNDS, || tree::descendants(own))? {
+            tracing::error!("a process of a task does not die");
+        }
+        self.reap()
     }
 
     /// What tells this delegate's processes from those of others.
@@ -222,19 +233,31 @@ impl Agent {
         // Does nothing if its end was reported.
         self.spool.finish(ended(attempt, TaskState::Lost, "its supervisor ended without a word"));
         self.running.remove(&attempt);
-        self.reap();
-        self.spool.release(attempt);
+        match self.reap() {
+            Ok(()) => self.spool.release(attempt),
+            Err(error) => {
+                tracing::error!(%attempt, %error, "it cannot be told whether all of an attempt is dead: {UNSEEN}");
+                self.look_again(attempt);
+            }
+        }
         self.count();
     }
 
+    /// Comes back to an attempt after everything else that waits for the loop.
+    fn look_again(&self, attempt: AttemptId) {
+        let teller = self.teller.clone();
+        tokio::spawn(async move { teller.send((attempt, Told::Gone)).await });
+    }
+
     /// Ends and buries what fell to this process because its supervisor was killed.
-    fn reap(&self) {
+    fn reap(&self) -> io::Result<()> {
         let own = getpid().as_raw_pid();
         let spared: BTreeSet<i32> = self.supervisors.values().map(|process| process.pid).collect();
-        tree::kill_all(KILL_ROUNDS, || tree::strays(own, &spared));
-        for pid in tree::unreaped(own, &spared).into_iter().filter_map(Pid::from_raw) {
+        tree::kill_all(KILL_ROUNDS, || tree::strays(own, &spared))?;
+        for pid in tree::unreaped(own, &spared)?.into_iter().filter_map(Pid::from_raw) {
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
         }
+        Ok(())
     }
 }
 

@@ -230,7 +230,7 @@ mod tests {
     fn after_a_crash_results_are_kept_and_unfinished_attempts_are_lost() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut first = spool(&directory);
-        let own = Process::find(std::process::id() as i32);
+        let own = Process::find(std::process::id() as i32).expect("/proc");
         first.start(ATTEMPT, own).expect("marked");
         first.append(ATTEMPT, Stream::Stdout, b"abc");
         drop(first);

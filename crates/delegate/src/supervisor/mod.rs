@@ -103,7 +103,8 @@ fn begin_task(begin: &Begin) -> Result<(Task, Reaper), String> {
     confine_to_rest(&begin.protected)?;
     let task = Task::start(begin)?;
     let reaper = Reaper::start(task.pid).map_err(|error| {
-        tree::kill(|| tree::descendants(getpid().as_raw_pid()));
+        // What this misses falls to the delegate, which kills strays.
+        let _ = tree::kill(|| tree::descendants(getpid().as_raw_pid()));
         format!("the delegate has no room for another thread: {error}")
     })?;
     Ok((task, reaper))
@@ -277,8 +278,9 @@ impl Supervisor {
     fn cancel(&mut self, grace: u64) {
         let at = SystemClock.boot().saturating_add(Millis::try_from(grace).unwrap_or(Millis::MAX));
         self.kill_at = Some(self.kill_at.map_or(at, |known| known.min(at)));
-        for process in tree::descendants(getpid().as_raw_pid()) {
-            process.signal(Signal::TERM);
+        // Whoever cannot be asked now is killed when the grace is over.
+        for process in tree::descendants(getpid().as_raw_pid()).unwrap_or_default() {
+            let _ = process.signal(Signal::TERM);
         }
     }
 
@@ -316,7 +318,8 @@ impl Supervisor {
     fn kill(&self) -> anyhow::Result<()> {
         let own = getpid().as_raw_pid();
         loop {
-            tree::kill(|| tree::descendants(own));
+            // What it cannot see or reach is looked for again.
+            let _ = tree::kill(|| tree::descendants(own));
             let pause = Timespec { tv_sec: 0, tv_nsec: KILL_PAUSE * 1_000_000 };
             let mut fds = [PollFd::new(&self.reaper, PollFlags::IN)];
             let _ = poll(&mut fds, Some(&pause));

@@ -28,7 +28,7 @@ fn stubborn(mark: &Mark) -> Assignment {
     marked("setsid sh -c 'setsid sleep 600 & exec sleep 600' & trap '' TERM; echo up; sleep 600", mark)
 }
 
-fn marked(text: &str, mark: &Mark) -> Assignment {
+pub(crate) fn marked(text: &str, mark: &Mark) -> Assignment {
     let mut task = script(text);
     if let Work::Shell { env, .. } = &mut task.work {
         env.push(mark.variable());

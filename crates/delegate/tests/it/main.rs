@@ -1,6 +1,7 @@
 //! The delegate's processes as they are: every test here starts the real program.
 
 mod agent;
+mod descriptors;
 mod disk;
 mod isolation;
 mod manager;
