@@ -3,9 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use legation_model::{Clock, Entropy, Millis};
-use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
-    timerfd_settime,
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    time::{
+        ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+        timerfd_settime,
+    },
 };
 
 /// The clocks of the operating system.
@@ -47,6 +50,26 @@ pub fn follow_parent() -> std::io::Result<()> {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
     }
     Ok(())
+}
+
+/// Raises the limit of open files to what this process is allowed, as the Manager does: each attempt has several, and
+/// without one left it cannot even see what it has to kill. Answers the limit before, `None` for no limit.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn raise_open_files() -> rustix::io::Result<Option<u64>> {
+    let limit = getrlimit(Resource::Nofile);
+    limit_open_files(limit.maximum)?;
+    Ok(limit.current)
+}
+
+/// Sets the limit of open files of this process and of those that it starts, up to what it is allowed.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn limit_open_files(current: Option<u64>) -> rustix::io::Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, maximum })
 }
 
 /// A timer on `CLOCK_BOOTTIME`, so that a machine that was suspended past a deadline acts on waking and

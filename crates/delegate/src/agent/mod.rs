@@ -39,7 +39,7 @@ use crate::{
     spool::Spool,
     state::StateDir,
     supervisor::clear_room,
-    system::{BootTimer, SystemEntropy},
+    system::{BootTimer, SystemEntropy, raise_open_files},
     tree::{self, Process},
 };
 
@@ -125,6 +125,8 @@ struct Agent {
     /// Whether the session is open.
     welcomed: bool,
     isolation: Isolation,
+    /// The limit of open files that this process was started with, which tasks get.
+    open_files: Option<u64>,
     boot: BootId,
     counter: u64,
     delegate: Option<DelegateId>,
@@ -152,6 +154,7 @@ impl Agent {
         let unavailable = |error: &dyn std::fmt::Display| Fatal::new(exit::UNAVAILABLE, error);
         // Orphans of a supervisor that was killed fall to this process.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| unavailable(&error))?;
+        let open_files = raise_open_files().map_err(|error| unavailable(&error))?;
         let dial = DialConfig {
             ca_file: config.ca_file.clone(),
             proxies: Proxies::from_env(),
@@ -176,6 +179,7 @@ impl Agent {
             backoff: Backoff::new(FIRST_WINDOW, Arc::new(SystemEntropy)),
             welcomed: false,
             isolation,
+            open_files,
             boot: BootId::random(&SystemEntropy),
             counter: 0,
             spool,

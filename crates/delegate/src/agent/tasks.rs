@@ -193,6 +193,7 @@ impl Agent {
             protected: self.protected(),
             user: self.config.task_user.as_ref().map(|user| user.ids),
             room: room(attempt),
+            open_files: self.open_files,
         };
         self.running.insert(attempt, waiting.begin(begin, self.teller.clone()));
         Ok(())

@@ -32,7 +32,7 @@ use self::{
 use crate::{
     confine,
     output::{Chunk, Output},
-    system::{BootTimer, SystemClock},
+    system::{BootTimer, SystemClock, limit_open_files},
     tree,
 };
 
@@ -101,6 +101,7 @@ fn first_order(inbox: &mut Inbox) -> Result<Begin, Gone> {
 
 fn begin_task(begin: &Begin) -> Result<(Task, Reaper), String> {
     confine_to_rest(&begin.protected)?;
+    limit_open_files(begin.open_files).map_err(|error| format!("cannot limit the task's open files: {error}"))?;
     let task = Task::start(begin)?;
     let reaper = Reaper::start(task.pid).map_err(|error| {
         // What this misses falls to the delegate, which kills strays.

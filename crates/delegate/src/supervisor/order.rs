@@ -54,6 +54,10 @@ pub struct Begin {
     /// What it must not read although it runs as the delegate's own user. Absolute paths.
     #[n(5)]
     pub protected: Vec<String>,
+    /// How many files the task may open until it asks for more; `None` for no limit. As the delegate was started,
+    /// because some programs cannot do with more than 1024.
+    #[n(6)]
+    pub open_files: Option<u64>,
 }
 
 /// Another user for tasks.

@@ -7,7 +7,8 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::{
     agent::marked,
-    manager::{Delegate, Manager},
+    manager::{Delegate, Manager, prepared},
+    supervisor::script,
     support::{Mark, eventually},
 };
 
@@ -63,4 +64,20 @@ async fn a_stop_is_not_reported_while_processes_cannot_be_seen() {
     let stopped = manager.stopped().await;
     assert_eq!((stopped.receipt, stopped.tasks_killed, mark.alive()), (receipt, 1, 0));
     assert_eq!(delegate.exit_code().await, Some(78));
+}
+
+#[tokio::test]
+async fn the_delegate_may_open_what_the_machine_allows_and_a_task_what_the_delegate_was_started_with() {
+    let manager = Manager::start().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut shell = tokio::process::Command::new("/bin/sh");
+    shell.args(["-c", "ulimit -Sn 123 && exec \"$0\"", env!("CARGO_BIN_EXE_legation-delegate")]);
+    let child = prepared(shell, &manager, directory.path()).spawn().expect("it starts");
+    let (mut session, _) = manager.session().await;
+    session.assign(&script("ulimit -Sn"));
+    session.await_output("123\n").await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id().expect("it runs"))).expect("/proc");
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+    let [soft, hard, ..] = files.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{files}") };
+    assert_eq!(soft, hard);
 }

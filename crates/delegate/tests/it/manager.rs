@@ -249,7 +249,7 @@ fn restless(manager: &Manager, directory: &std::path::Path) -> Command {
     prepared(Command::new(program.with_file_name("examples/short_sessions")), manager, directory)
 }
 
-fn prepared(mut command: Command, manager: &Manager, directory: &std::path::Path) -> Command {
+pub(crate) fn prepared(mut command: Command, manager: &Manager, directory: &std::path::Path) -> Command {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).expect("a log");
     command
         .env_clear()

@@ -68,6 +68,7 @@ impl Supervisor {
             protected: vec![],
             env: vec![path, mark.variable()],
             room: room.to_str().expect("a text").to_owned(),
+            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
         };
         change(&mut begin);
         let mut child = Command::new(env!("CARGO_BIN_EXE_legation-delegate"))
