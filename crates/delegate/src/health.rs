@@ -13,10 +13,15 @@ use std::{
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 
 /// How long a checker may take for its request: 5 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may last, answer included: one whose client reads nothing must not keep its place.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at once: more than the checkers and scrapers of one delegate, and few enough that their descriptors
+/// are never missed where tasks are killed. Further ones wait in the kernel.
+const CONNECTIONS_MAX: usize = 32;
 
 /// What the agent lets others see.
 #[derive(Debug, Default)]
@@ -68,7 +73,8 @@ pub async fn serve(address: SocketAddr, status: Arc<Status>) -> std::io::Result<
 }
 
 async fn accept(listener: TcpListener, status: Arc<Status>) {
-    loop {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors, most likely: give the others time to end.
             tokio::time::sleep(REQUEST_TIMEOUT).await;
@@ -78,7 +84,11 @@ async fn accept(listener: TcpListener, status: Arc<Status>) {
         let service = service_fn(move |request| std::future::ready(answer(&request, &status)));
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT).keep_alive(false);
-        tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            let _ = timeout(CONNECTION_TIMEOUT, connection).await;
+            drop(place);
+        });
     }
 }
 
@@ -94,4 +104,32 @@ fn answer(request: &Request<Incoming>, status: &Status) -> Result<Response<Full<
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = code;
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_wait_until_one_ends() {
+        let address = serve(([127, 0, 0, 1], 0).into(), Arc::default()).await.expect("a port");
+        let connect = async || TcpStream::connect(address).await.expect("a connection");
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            silent.push(connect().await);
+        }
+        let mut late = connect().await;
+        late.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+        let mut answer = [0; 12];
+        let early = timeout(REQUEST_TIMEOUT / 10, late.read_exact(&mut answer)).await;
+        assert!(early.is_err(), "it has no place yet");
+        drop(silent.pop());
+        late.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
 }
