@@ -60,7 +60,8 @@ const KILL_ROUNDS: usize = 2_500;
 const UNSEEN: &str = "make /proc readable for the delegate, and raise its limit of open files";
 /// Refusals that may wait for the session to take them: more than a Manager that knows the capacity can cause.
 const REFUSALS_MAX: usize = CAPACITY_MAX as usize;
-/// Attempts remembered after they were acknowledged, so that a repeated assignment does not run twice.
+/// Attempts remembered after they were acknowledged, and as many after they were erased, so that a repeated assignment
+/// does not run twice: more than the spool holds.
 const FORMER_MAX: usize = 1_024;
 
 /// Why the delegate could not even begin, with its exit code.
@@ -135,6 +136,8 @@ struct Agent {
     /// Supervisors whose end has not been seen yet.
     supervisors: BTreeMap<AttemptId, Process>,
     former: VecDeque<AttemptId>,
+    /// Attempts that the Manager was not told the end of when this delegate was stopped.
+    erased: VecDeque<AttemptId>,
     /// Refusals that the session has not taken yet.
     refusals: VecDeque<FromDelegate>,
     teller: Teller,
@@ -186,6 +189,7 @@ impl Agent {
             running: BTreeMap::new(),
             supervisors: BTreeMap::new(),
             former: VecDeque::new(),
+            erased: VecDeque::new(),
             refusals: VecDeque::new(),
             teller,
             told,

@@ -11,6 +11,7 @@ use legation_wire::{
 use super::{
     Agent, FAREWELL,
     link::{Link, connect},
+    tasks::remember,
 };
 use crate::{
     config::OnRevoked,
@@ -32,7 +33,8 @@ impl Agent {
         let killed = self.kill_tasks("the Manager stopped the delegate");
         self.lease = None;
         self.disconnect();
-        self.spool.erase();
+        // Some may be another token's, whose Manager does not know that they ran.
+        remember(&mut self.erased, self.spool.erase());
         // On doubt nothing is reported: the receipt then rests on the end of the lease.
         if let (Some(receipt), Some(killed)) = (goodbye.receipt, killed) {
             self.report_stop(receipt, killed).await;

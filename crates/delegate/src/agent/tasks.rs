@@ -1,6 +1,11 @@
 //! Assignments: taken, refused, cancelled, fenced, finished.
 
-use std::{collections::BTreeSet, io, path::Path, sync::atomic::Ordering::Relaxed};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    path::Path,
+    sync::atomic::Ordering::Relaxed,
+};
 
 use legation_model::{
     Clock, Millis,
@@ -31,7 +36,11 @@ impl Agent {
             // Already taken; what there is to say of it is said anyway.
             return;
         }
-        if let Some(reason) = self.verdict(&assignment) {
+        if self.erased.contains(&attempt) {
+            tracing::warn!(%attempt, "an attempt that was erased is not run again");
+            let reason = "the delegate was stopped before it could report how this ended";
+            self.reply(FromDelegate::Finished(ended(attempt, TaskState::Lost, reason)));
+        } else if let Some(reason) = self.verdict(&assignment) {
             self.refuse(attempt, reason, false);
         } else if let Some(reason) = self.hindrance() {
             self.refuse(attempt, reason, true);
@@ -49,9 +58,7 @@ impl Agent {
     /// The Manager has the result.
     pub(super) fn forget(&mut self, attempt: AttemptId) {
         if self.spool.forget(attempt) {
-            self.former.push_back(attempt);
-            let old = self.former.len().saturating_sub(FORMER_MAX);
-            self.former.drain(..old);
+            remember(&mut self.former, [attempt]);
         }
     }
 
@@ -151,8 +158,12 @@ impl Agent {
     /// and the Manager assigns it again.
     fn refuse(&mut self, attempt: AttemptId, reason: String, again: bool) {
         tracing::warn!(%attempt, reason, again, "an attempt is refused");
+        self.reply(FromDelegate::Refused { attempt, reason, again });
+    }
+
+    fn reply(&mut self, refusal: FromDelegate) {
         if self.refusals.len() < REFUSALS_MAX {
-            self.refusals.push_back(FromDelegate::Refused { attempt, reason, again });
+            self.refusals.push_back(refusal);
         }
     }
 
@@ -260,6 +271,13 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+/// Adds to the attempts that do not run again, as many as are remembered.
+pub(super) fn remember(known: &mut VecDeque<AttemptId>, attempts: impl IntoIterator<Item = AttemptId>) {
+    known.extend(attempts);
+    let old = known.len().saturating_sub(FORMER_MAX);
+    known.drain(..old);
 }
 
 /// How well tasks are kept from the token on this machine.

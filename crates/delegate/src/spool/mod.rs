@@ -153,12 +153,14 @@ impl Spool {
         true
     }
 
-    /// Erases everything: the Manager no longer wants to hear of it.
-    pub fn erase(&mut self) {
-        for record in std::mem::take(&mut self.attempts).into_values() {
-            let _ = fs::remove_dir_all(record.path);
-        }
+    /// Erases everything: the Manager no longer wants to hear of it. Answers which attempts that were.
+    pub fn erase(&mut self) -> Vec<AttemptId> {
         self.bytes = 0;
+        let erased = std::mem::take(&mut self.attempts);
+        for record in erased.values() {
+            let _ = fs::remove_dir_all(&record.path);
+        }
+        erased.into_keys().collect()
     }
 
     fn restore(&mut self, attempt: AttemptId, path: PathBuf) -> io::Result<()> {

@@ -1,7 +1,11 @@
 //! One session after another: a new one takes over while the old one still works.
 
 use legation_delegate::system::SystemEntropy;
-use legation_model::{ids::AttemptId, task::TaskState};
+use legation_model::{
+    ids::{AttemptId, TokenId},
+    task::TaskState,
+    token::Token,
+};
 use legation_wire::{
     GoodbyeReason, ManagerEvent,
     message::{FromDelegate, Phase, ToDelegate},
@@ -187,6 +191,32 @@ async fn a_stop_that_meets_the_new_session_stops_the_delegate() {
     let (mut new, _) = meanwhile(&mut old, manager.hello(&manager.token)).await;
     new.goodbye(GoodbyeReason::DelegateStopped, None).await;
     assert_eq!(whatever(&mut old, delegate.exit_code()).await, Some(78));
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_erased_with_its_token_is_not_run_for_another() {
+    let mut manager = Manager::start().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let (file, ran) = (directory.path().join("token"), directory.path().join("ran"));
+    std::fs::write(&file, manager.token.reveal().expose()).expect("written");
+    let _delegate = Delegate::start_with(&manager, |command| {
+        command.env_remove("DELEGATE_TOKEN").env("DELEGATE_TOKEN_FILE", &file).env("DELEGATE_ON_REVOKED", "park");
+    });
+    let (mut session, _) = manager.session().await;
+    let task = script(&format!("echo x >> {}; echo up", ran.display()));
+    session.assign(&task);
+    session.await_output("up\n").await;
+    session.goodbye(GoodbyeReason::TokenRevoked, None).await;
+    manager.token = Token { id: TokenId::random(&SystemEntropy), ..manager.token.clone() };
+    std::fs::write(&file, manager.token.reveal().expose()).expect("written");
+    let (mut session, hello) = manager.session().await;
+    assert_eq!(hello.attempts, []);
+    // As a Manager does that has not stored that it began.
+    session.assign(&task);
+    let end = session.finished().await;
+    assert_eq!((end.attempt, end.state), (task.attempt, TaskState::Lost));
+    assert!(end.reason.contains("was stopped"), "{}", end.reason);
+    assert_eq!(std::fs::read_to_string(&ran).expect("it ran"), "x\n", "once");
 }
 
 #[tokio::test]
