@@ -31,7 +31,7 @@ pub struct CommandLine {
     #[arg(long, env = "LEGATION_CONFIG_FILE", value_name = "FILE", global = true)]
     config_file: Option<PathBuf>,
     #[command(flatten)]
-    settings: Settings,
+    pub(crate) settings: Settings,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 stopped as told, 1 failed (the reason is the last line), 2 wrong usage.";
@@ -66,7 +66,7 @@ pub struct Settings {
     /// Directory of the key-encryption key, kept apart from the data [default: $XDG_CONFIG_HOME/legation or ~/.config/legation].
     #[arg(long, env = "LEGATION_CONFIG_DIR", value_name = "DIR", global = true)]
     pub config_dir: Option<PathBuf>,
-    /// Database to use instead of the embedded one: postgres://user:password@host/name.
+    /// Database to use instead of the embedded one: postgres://user:password@host/name. As a flag without a password, which every user of the machine would see.
     #[arg(long, env = "LEGATION_DATABASE_URL", value_name = "URL", hide_env_values = true, global = true)]
     pub database_url: Option<String>,
     /// Address of the API and, unless link-listen is set, of the delegate link [default: 127.0.0.1:7430].

@@ -7,6 +7,7 @@ pub mod access;
 pub mod accounts;
 pub mod admin;
 pub mod admission;
+pub mod arguments;
 pub mod audit;
 pub mod backlog;
 pub mod clock;

@@ -3,7 +3,6 @@
 use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
-use clap::Parser;
 use legation_manager::{
     admin,
     config::{AdminCommand, Command, CommandLine, Config},
@@ -14,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(CommandLine::parse()).await {
+    match run(CommandLine::from_arguments()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
