@@ -11,7 +11,7 @@ use legation_model::Millis;
 use legation_wire::End;
 use tokio::time::{Sleep, sleep};
 
-use crate::{Ended, Socket};
+use crate::{Ended, Parted, Socket};
 
 /// How long a peer may take no byte while some wait for it: 10 s, as long as a handshake may take.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,6 +68,16 @@ impl<E: End> Connection<E> {
         let _late = tokio::time::timeout(deadline, farewell).await;
     }
 
+    /// Sends what the end still has to say, then closes with this code and reason, without waiting for the peer where
+    /// that can be; see [`Parted`]. `None` when it is closed already, by then or because `deadline` is over.
+    pub async fn part(mut self, code: u16, reason: &str, deadline: Duration) -> Option<Parted> {
+        let farewell = async {
+            poll_fn(|cx| self.poll_hand_over(cx)).await.ok()?;
+            self.socket.part(code, reason, deadline).await
+        };
+        tokio::time::timeout(deadline, farewell).await.ok()?
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<E::Event, Ended>> {
         loop {
             if let Some(event) = self.end.poll_event() {
@@ -119,14 +129,19 @@ impl<E: End> Connection<E> {
         }
     }
 
-    /// Moves messages from the end to the socket as long as it takes them, then flushes.
-    fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    /// Moves messages from the end to the socket as long as it takes them.
+    fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         loop {
             ready!(self.socket.poll_ready(cx))?;
-            let Some(message) = self.end.poll_transmit() else { break };
+            let Some(message) = self.end.poll_transmit() else { return Poll::Ready(Ok(())) };
             self.socket.start_send(message)?;
             (self.unflushed, self.stall) = (true, None);
         }
+    }
+
+    /// The same, then flushes.
+    fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        ready!(self.poll_hand_over(cx))?;
         if self.unflushed {
             ready!(self.socket.poll_flush(cx))?;
             self.unflushed = false;

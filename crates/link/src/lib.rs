@@ -9,12 +9,13 @@ mod connection;
 mod dial;
 mod dial_error;
 mod socket;
+mod tcp;
 
 pub use backoff::{BACKOFF_MAX, Backoff};
 pub use connection::{Connection, WRITE_TIMEOUT};
 pub use dial::{CONNECT_TIMEOUT, DialConfig, Dialer, Proxies};
 pub use dial_error::DialError;
-pub use socket::{Ended, Io, Socket, accept_key};
+pub use socket::{Ended, Io, Parted, Socket, accept_key};
 
 /// The WebSocket subprotocol, offered by the delegate and repeated by the Manager.
 pub const SUBPROTOCOL: &str = "legation.v1";

@@ -10,7 +10,10 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, Sink, StreamExt};
 use legation_wire::{Close, MESSAGE_MAX};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -21,11 +24,15 @@ use tokio_tungstenite::{
     },
 };
 
+use crate::tcp::TcpWebSocket;
+
 /// What is read from the stream at once, in bytes. It is allocated for each connection, so it holds a
 /// heartbeat and not more; larger messages grow it while they last.
-const READ_BUFFER: usize = 512;
+const READ_BUFFER: usize = 256;
+/// What is gathered before it is written, in bytes: messages that are handed over together leave together.
+const WRITE_BUFFER: usize = 4 << 10;
 /// What may wait inside the WebSocket layer, in bytes: one whole message and control frames beside it.
-const WRITE_BUFFER_MAX: usize = 2 * MESSAGE_MAX;
+const WRITE_BUFFER_MAX: usize = WRITE_BUFFER + 2 * MESSAGE_MAX;
 /// The longest reason in a close frame, in bytes (RFC 6455, section 5.5: 125 with the code).
 const CLOSE_REASON_MAX: usize = 123;
 
@@ -58,55 +65,85 @@ pub enum Ended {
 
 /// A WebSocket after its HTTP upgrade.
 pub struct Socket {
-    inner: WebSocketStream<Box<dyn Io>>,
+    inner: Inner,
+}
+
+enum Inner {
+    /// Over anything, such as TLS or a proxied connection.
+    Any(WebSocketStream<Box<dyn Io>>),
+    /// Over plain TCP, where ten thousand of them lie in one Manager.
+    Tcp(TcpWebSocket),
 }
 
 impl Socket {
     /// The side that dialled.
     pub fn client(io: impl Io + 'static) -> Self {
-        Self::new(Box::new(io), Role::Client)
+        Self::any(Box::new(io), Role::Client)
     }
 
     /// The side that accepted.
     pub fn server(io: impl Io + 'static) -> Self {
-        Self::new(Box::new(io), Role::Server)
+        Self::any(Box::new(io), Role::Server)
     }
 
-    fn new(io: Box<dyn Io>, role: Role) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_write_buffer_size(WRITE_BUFFER_MAX)
-            .max_message_size(Some(MESSAGE_MAX))
-            .max_frame_size(Some(MESSAGE_MAX));
-        let inner = WebSocketStream::from_raw_socket(io, role, Some(config))
+    /// The side that accepted, over plain TCP; `read` is what came with the upgrade's request.
+    pub fn tcp_server(stream: TcpStream, read: &[u8]) -> Self {
+        Self { inner: Inner::Tcp(TcpWebSocket::server(stream, read, config())) }
+    }
+
+    fn any(io: Box<dyn Io>, role: Role) -> Self {
+        let inner = WebSocketStream::from_raw_socket(io, role, Some(config()))
             .now_or_never()
             .expect("wrapping a stream waits for nothing");
-        Self { inner }
+        Self { inner: Inner::Any(inner) }
     }
 
     /// Whether the next message can be taken; while not, it tries to write the last one.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        Pin::new(&mut self.inner).poll_ready(cx).map_err(ended)
+        match &mut self.inner {
+            Inner::Any(any) => Pin::new(any).poll_ready(cx),
+            Inner::Tcp(tcp) => tcp.poll_ready(cx),
+        }
+        .map_err(ended)
     }
 
     /// Hands over one binary message.
     pub(crate) fn start_send(&mut self, message: Vec<u8>) -> Result<(), Ended> {
-        Pin::new(&mut self.inner).start_send(Message::Binary(message.into())).map_err(ended)
+        let message = Message::Binary(message.into());
+        match &mut self.inner {
+            Inner::Any(any) => Pin::new(any).start_send(message),
+            Inner::Tcp(tcp) => tcp.start_send(message),
+        }
+        .map_err(ended)
     }
 
     /// Writes everything that was handed over.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        Pin::new(&mut self.inner).poll_flush(cx).map_err(ended)
+        match &mut self.inner {
+            Inner::Any(any) => Pin::new(any).poll_flush(cx),
+            Inner::Tcp(tcp) => tcp.poll_flush(cx),
+        }
+        .map_err(ended)
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
+        match &mut self.inner {
+            Inner::Any(any) => any.poll_next_unpin(cx).map(|next| next.unwrap_or(Err(Error::ConnectionClosed))),
+            Inner::Tcp(tcp) => tcp.poll_receive(cx),
+        }
+    }
+
+    async fn say_close(&mut self, frame: CloseFrame) -> Result<(), Error> {
+        match &mut self.inner {
+            Inner::Any(any) => any.close(Some(frame)).await,
+            Inner::Tcp(tcp) => tcp.close(frame).await,
+        }
     }
 
     /// The next binary message; pings are answered, anything else ends the link.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
         loop {
-            let message = match ready!(self.inner.poll_next_unpin(cx)) {
-                Some(message) => message.map_err(ended)?,
-                None => return Poll::Ready(Err(ended(Error::ConnectionClosed))),
-            };
+            let message = ready!(self.poll_message(cx)).map_err(ended)?;
             match message {
                 Message::Binary(bytes) => return Poll::Ready(Ok(bytes)),
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
@@ -134,20 +171,51 @@ impl Socket {
         std::future::poll_fn(|cx| self.poll_receive(cx)).await
     }
 
+    /// Says why and ends this side's direction. Over plain TCP it does not wait for the peer: the socket is handed
+    /// back, to be dropped when the last word has had time to arrive. Over anything else it waits as
+    /// [`Socket::close`] does.
+    pub(crate) async fn part(mut self, code: u16, reason: &str, deadline: Duration) -> Option<Parted> {
+        let Inner::Tcp(tcp) = &mut self.inner else {
+            self.close(code, reason, deadline).await;
+            return None;
+        };
+        tcp.close(close_frame(code, reason)).await.ok()?;
+        tcp.shut().await.ok()?;
+        Some(Parted { _socket: self })
+    }
+
     /// Says why and closes, waiting at most this long for the peer to do the same, so that what was sent
     /// last is not lost with the connection.
     pub async fn close(mut self, code: u16, reason: &str, deadline: Duration) {
-        let mut reason = reason.to_owned();
-        reason.truncate(reason.floor_char_boundary(CLOSE_REASON_MAX));
-        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        let frame = close_frame(code, reason);
         let farewell = async {
-            if self.inner.close(Some(frame)).await.is_ok() {
+            if self.say_close(frame).await.is_ok() {
                 while self.receive().await.is_ok() {}
             }
         };
         // However this ends, the stream is dropped now.
         let _late = tokio::time::timeout(deadline, farewell).await;
     }
+}
+
+/// A connection whose last word is on its way. Nothing more is written or read; dropping it closes it.
+pub struct Parted {
+    _socket: Socket,
+}
+
+fn close_frame(code: u16, reason: &str) -> CloseFrame {
+    let mut reason = reason.to_owned();
+    reason.truncate(reason.floor_char_boundary(CLOSE_REASON_MAX));
+    CloseFrame { code: code.into(), reason: reason.into() }
+}
+
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(WRITE_BUFFER_MAX)
+        .max_message_size(Some(MESSAGE_MAX))
+        .max_frame_size(Some(MESSAGE_MAX))
 }
 
 /// The answer to a `Sec-WebSocket-Key`, for `Sec-WebSocket-Accept` (RFC 6455, section 4.2.2).
