@@ -11,6 +11,7 @@ pub mod database;
 pub mod delegate;
 pub mod eventually;
 pub mod inside;
+pub mod load;
 pub mod process;
 pub mod procfs;
 pub mod proxy;

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
+    time::Duration,
 };
 
 /// Processes whose environment contains the mark.
@@ -46,6 +47,16 @@ pub fn memory(pid: u32) -> Option<Memory> {
         line.split_whitespace().next()?.parse().ok()
     };
     Some(Memory { resident: field("status", "VmRSS:")?, proportional: field("smaps_rollup", "Pss:") })
+}
+
+/// Processor time of a process, of all its living threads, to the nanosecond.
+pub fn cpu(pid: u32) -> Duration {
+    let threads = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
+    let spent = threads.into_iter().flatten().filter_map(|thread| {
+        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+    });
+    spent.sum()
 }
 
 /// What other users of the machine may see of a process: its arguments and its environment.

@@ -1,0 +1,72 @@
+//! A connection from a source address of our own to the Manager's link.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use legation_link::{LINK_PATH, SUBPROTOCOL, Socket, accept_key};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+};
+
+/// The longest answer to the upgrade.
+const HEAD_MAX: usize = 1_024;
+/// How long a connection may take in the making; beyond it there is an error to report.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// The key of every upgrade: it protects caches from confusion, and there is none here.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// Source addresses of one run. The kernel hands out each address's ports, about 28,000, once: with many addresses
+/// it never has to look long for a free one.
+const SOURCES: usize = 16;
+
+/// Addresses of the loopback network that this run alone uses, so that connections of an earlier one, which the
+/// kernel remembers for a minute, are not in the way.
+#[derive(Clone, Copy)]
+pub(super) struct Sources {
+    net: [u8; 2],
+}
+
+impl Sources {
+    pub(super) fn of_this_run() -> Self {
+        // 127.0.x.x is where everybody else is.
+        Self { net: [rand::random_range(1..=254), rand::random()] }
+    }
+
+    fn address(self, number: usize) -> Ipv4Addr {
+        Ipv4Addr::new(127, self.net[0], self.net[1], (number % SOURCES) as u8 + 1)
+    }
+}
+
+/// Connects and upgrades.
+pub(super) async fn dial(to: SocketAddr, sources: Sources, number: usize) -> io::Result<Socket> {
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let stream = tokio::time::timeout(DIAL_TIMEOUT, upgrade(to, sources.address(number))).await.map_err(late)??;
+    Ok(Socket::client(stream))
+}
+
+async fn upgrade(to: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    let mut stream = socket.connect(to).await?;
+    stream.set_nodelay(true)?;
+    let request = format!(
+        "GET {LINK_PATH} HTTP/1.1\r\nhost: {to}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: {KEY}\r\nsec-websocket-protocol: {SUBPROTOCOL}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::with_capacity(HEAD_MAX);
+    // The Manager says nothing after its answer until it was spoken to.
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= HEAD_MAX || stream.read_buf(&mut head).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+    }
+    let head = String::from_utf8_lossy(&head);
+    if head.starts_with("HTTP/1.1 101") && head.contains(&accept_key(KEY)) {
+        return Ok(stream);
+    }
+    Err(io::Error::other(head.lines().next().unwrap_or_default().to_owned()))
+}

@@ -1,0 +1,125 @@
+//! The load generator: thousands of virtual delegates in one process, against a Manager in another.
+//!
+//! Each virtual delegate is the product's own end of the protocol on the product's own connection loop; only the
+//! socket below is made here, because it needs a source address of its own. The generator lives on one thread, so
+//! that a machine of two cores leaves the other one to the Manager. What it prints is one line of JSON for each
+//! phase; a figure that the generator itself held back is marked.
+
+mod dial;
+mod fleet;
+mod meter;
+mod phases;
+mod report;
+mod work;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{Parser, ValueEnum};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{Engine, World, binaries::Binaries};
+
+pub use self::report::Figures;
+
+/// Descriptors that a process needs beside one for each delegate.
+const FILES_BESIDE: u64 = 500;
+/// The most delegates: the usual hard limit of descriptors is 20,000 or more, and both processes need them.
+const DELEGATES_MAX: usize = 19_500;
+/// The longest measurement of a phase that runs for a time.
+const SECONDS_MAX: u64 = 120;
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Phase {
+    /// All connect, as fast as they can.
+    Storm,
+    /// All are connected and beat every ten seconds.
+    Idle,
+    /// Some leave and others come.
+    Churn,
+    /// Tasks, one after the other and 64 at once.
+    Dispatch,
+    /// Their token is revoked.
+    Revoke,
+    /// All are connected and beat every second.
+    Heartbeat,
+    /// The Manager is stopped and started again.
+    Restart,
+    /// Tokens are created by 64 callers.
+    Create,
+    /// The first connects again, among 10,000 tokens.
+    Tokens,
+}
+
+/// Which measurements, how large, of which program.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "legation-load",
+    version,
+    about = "Measures a Manager under load; prints a line of JSON for each phase"
+)]
+pub struct Options {
+    /// Virtual delegates
+    #[arg(long, default_value_t = 2_000)]
+    pub delegates: usize,
+    /// Seconds of each phase that lasts for a time
+    #[arg(long, default_value_t = 10)]
+    pub seconds: u64,
+    /// Phases to measure, in this order of their own
+    #[arg(long, value_delimiter = ',', default_values_t = Vec::<Phase>::new(), value_enum)]
+    pub phases: Vec<Phase>,
+    /// Connections in the making at once
+    #[arg(long, default_value_t = 256)]
+    pub dials: usize,
+    /// The Manager's program [default: legation-manager beside this program]
+    #[arg(long)]
+    pub manager: Option<PathBuf>,
+    /// Keep data in PostgreSQL at LEGATION_TEST_POSTGRES instead of SQLite
+    #[arg(long)]
+    pub postgres: bool,
+}
+
+impl Options {
+    fn wants(&self, phase: Phase) -> bool {
+        self.phases.is_empty() || self.phases.contains(&phase)
+    }
+}
+
+/// Measures all that was asked for; prints each line when it is known.
+///
+/// # Errors
+/// What keeps it from measuring: a program that is missing, a limit that is too low, a Manager that ended.
+pub async fn run(options: &Options) -> anyhow::Result<()> {
+    if !(1..=DELEGATES_MAX).contains(&options.delegates) || !(1..=SECONDS_MAX).contains(&options.seconds) {
+        bail!("choose 1 to {DELEGATES_MAX} delegates and 1 to {SECONDS_MAX} seconds");
+    }
+    raise_file_limit(options.delegates)?;
+    phases::connections(options).await?;
+    phases::heartbeats(options).await?;
+    phases::tokens(options).await
+}
+
+/// A Manager on empty data, with these settings.
+async fn manager(options: &Options, settings: &[(&str, &str)]) -> anyhow::Result<World> {
+    let beside = || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name("legation-manager"));
+    let manager = options.manager.clone().map_or_else(beside, Ok)?;
+    if !manager.is_file() {
+        bail!("{} is missing: build it, or name it with --manager", manager.display());
+    }
+    // Only the Manager is run here.
+    let binaries = Binaries { manager, delegate: PathBuf::new(), cli: PathBuf::new() };
+    let engine = if options.postgres { Engine::Postgres } else { Engine::Sqlite };
+    let settings: Vec<_> = [("LEGATION_LOG", "warn")].iter().chain(settings).copied().collect();
+    Ok(World::of(binaries, engine, &settings).await)
+}
+
+/// A connection is a descriptor, here and in the Manager, which inherits the limit.
+fn raise_file_limit(delegates: usize) -> anyhow::Result<()> {
+    let files = getrlimit(Resource::Nofile);
+    let needed = delegates as u64 + FILES_BESIDE;
+    if files.maximum.is_some_and(|maximum| maximum < needed) {
+        bail!("{delegates} delegates need {needed} open files: raise the hard limit (ulimit -Hn)");
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).context("cannot raise the open files")
+}

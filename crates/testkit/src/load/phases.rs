@@ -1,0 +1,261 @@
+//! The phases, each a measurement.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use futures_util::future::try_join_all;
+use legation_api::tokens::{CreateToken, RevokeToken};
+use legation_model::token::Token;
+use rustix::process::Signal;
+
+use super::{
+    Options, Phase,
+    fleet::{Fleet, lock},
+    manager,
+    meter::{Meter, histogram},
+    report::{Figures, round},
+};
+use crate::{World, procfs, world::Issued, world::scope};
+
+/// How long all delegates may take to connect.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a Manager may take to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// Rounds of churn, a tenth of the delegates each.
+const CHURN_ROUNDS: usize = 5;
+/// Callers at once where there are many.
+const CALLERS: usize = 64;
+/// Tokens among which the last phase looks one up.
+const TOKENS: usize = 10_000;
+/// Delegates that connect to find out what a look-up costs.
+const LOOKUPS: usize = 2_000;
+
+/// A Manager with its delegates.
+struct Site {
+    world: World,
+    token: Issued,
+    fleet: Fleet,
+}
+
+impl Site {
+    async fn new(options: &Options, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let world = manager(options, settings).await?;
+        let token = world.token("load").await;
+        let fleet = fleet(&world, &token, options)?;
+        Ok(Self { world, token, fleet })
+    }
+
+    fn pid(&mut self) -> anyhow::Result<u32> {
+        self.world.manager().pid().context("the Manager ended")
+    }
+
+    fn resident(&mut self) -> anyhow::Result<u64> {
+        Ok(procfs::memory(self.pid()?).context("the Manager ended")?.resident)
+    }
+
+    fn errors(&self) -> u64 {
+        self.fleet.shared().errors.load(Ordering::Relaxed)
+    }
+}
+
+fn fleet(world: &World, token: &Issued, options: &Options) -> anyhow::Result<Fleet> {
+    let token: Token = token.value.expose().parse().context("the Manager's own token")?;
+    Ok(Fleet::new(world.address(), token, options.dials))
+}
+
+/// Connections: all come, stay, some change, work, and all go.
+pub(super) async fn connections(options: &Options) -> anyhow::Result<()> {
+    if ![Phase::Storm, Phase::Idle, Phase::Churn, Phase::Dispatch, Phase::Revoke].iter().any(|one| options.wants(*one))
+    {
+        return Ok(());
+    }
+    let mut site = Site::new(options, &[]).await?;
+    let before = site.resident()?;
+    let meter = Meter::start(site.pid()?);
+    site.fleet.grow(options.delegates);
+    site.fleet.connected(options.delegates, PATIENCE).await?;
+    let spent = meter.read();
+    if options.wants(Phase::Storm) {
+        let line = Figures::new("storm", options.delegates).spent(options.delegates as u64, spent);
+        let line = line.latencies("connect", &lock(&site.fleet.shared().connects));
+        line.with("errors", site.errors()).print();
+    }
+    if options.wants(Phase::Idle) {
+        idle(&mut site, options, before).await?;
+    }
+    if options.wants(Phase::Churn) {
+        churn(&mut site, options).await?;
+    }
+    if options.wants(Phase::Dispatch) {
+        dispatch(&mut site, options, 1).await?;
+        dispatch(&mut site, options, CALLERS).await?;
+    }
+    if options.wants(Phase::Revoke) {
+        revoke(&mut site, options).await?;
+    }
+    Ok(())
+}
+
+async fn idle(site: &mut Site, options: &Options, before: u64) -> anyhow::Result<()> {
+    let meter = Meter::start(site.pid()?);
+    tokio::time::sleep(Duration::from_secs(options.seconds)).await;
+    let (spent, resident) = (meter.read(), site.resident()?);
+    let each = resident.saturating_sub(before) as f64 / options.delegates as f64;
+    let line = Figures::new("idle", options.delegates).with("resident_kib", resident);
+    let line = line.with("kib_per_delegate", round(each)).with("errors", site.errors());
+    line.with("server_core", round(spent.server_cpu.as_secs_f64() / spent.wall.as_secs_f64())).print();
+    Ok(())
+}
+
+async fn churn(site: &mut Site, options: &Options) -> anyhow::Result<()> {
+    let part = options.delegates / 10;
+    let before = site.resident()?;
+    let meter = Meter::start(site.pid()?);
+    for _ in 0..CHURN_ROUNDS {
+        site.fleet.shrink(part);
+        site.fleet.connected(options.delegates - part, PATIENCE).await?;
+        site.fleet.grow(part);
+        site.fleet.connected(options.delegates, PATIENCE).await?;
+    }
+    let spent = meter.read();
+    let line = Figures::new("churn", options.delegates).spent((part * CHURN_ROUNDS) as u64, spent);
+    let growth = site.resident()?.saturating_sub(before);
+    line.with("resident_growth_kib", growth).with("errors", site.errors()).print();
+    Ok(())
+}
+
+async fn dispatch(site: &mut Site, options: &Options, window: usize) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(options.seconds);
+    let meter = Meter::start(site.pid()?);
+    let callers = (0..window).map(|_| site.fleet.shared().work.submit_until(&site.world.client, deadline));
+    let each = try_join_all(callers).await?;
+    let spent = meter.read();
+    let mut took = histogram();
+    each.into_iter().for_each(|one| took += one);
+    let line = Figures::new("dispatch", options.delegates).with("window", window).spent(took.len(), spent);
+    line.latencies("end_to_end", &took).with("errors", site.errors()).print();
+    Ok(())
+}
+
+async fn revoke(site: &mut Site, options: &Options) -> anyhow::Result<()> {
+    let meter = Meter::start(site.pid()?);
+    let begun = Instant::now();
+    let receipt = site.world.client.revoke_token(site.token.id, &RevokeToken::default()).await?;
+    let returned = begun.elapsed();
+    site.fleet.connected(0, PATIENCE).await?;
+    let spent = meter.read();
+    let shared = site.fleet.shared();
+    let last = lock(&shared.last_closed).map_or(Duration::ZERO, |at| at.duration_since(begun));
+    let cut = receipt.lines.iter().filter(|line| line.cut_at.is_some()).count();
+    let milliseconds = |time: Duration| round(time.as_secs_f64() * 1e3);
+    let line = Figures::new("revoke", options.delegates).spent(options.delegates as u64, spent);
+    line.with("returned_ms", milliseconds(returned))
+        .with("last_closed_seen_ms", milliseconds(last))
+        .with("receipt_lines_cut", cut)
+        .with("goodbyes", shared.goodbyes.load(Ordering::Relaxed))
+        .with("errors", (options.delegates - cut) as u64)
+        .print();
+    Ok(())
+}
+
+/// Heartbeats once a second, and a Manager that is started again.
+pub(super) async fn heartbeats(options: &Options) -> anyhow::Result<()> {
+    if !options.wants(Phase::Heartbeat) && !options.wants(Phase::Restart) {
+        return Ok(());
+    }
+    let mut site = Site::new(options, &[("LEGATION_HEARTBEAT", "1s")]).await?;
+    site.fleet.grow(options.delegates);
+    site.fleet.connected(options.delegates, PATIENCE).await?;
+    if options.wants(Phase::Heartbeat) {
+        // By then each has found its rhythm.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let renewals = |site: &Site| site.fleet.shared().renewals.load(Ordering::Relaxed);
+        let (meter, before) = (Meter::start(site.pid()?), renewals(&site));
+        tokio::time::sleep(Duration::from_secs(options.seconds)).await;
+        let (spent, beats) = (meter.read(), renewals(&site) - before);
+        let line = Figures::new("heartbeat", options.delegates).spent(beats, spent);
+        line.with("errors", site.errors()).print();
+    }
+    if options.wants(Phase::Restart) {
+        restart(&mut site, options).await?;
+    }
+    Ok(())
+}
+
+async fn restart(site: &mut Site, options: &Options) -> anyhow::Result<()> {
+    site.fleet.set_returning(true);
+    site.world.manager().signal(Signal::TERM);
+    let stopping = Instant::now();
+    site.world.manager().exit(STOP_PATIENCE).await;
+    let stopped = stopping.elapsed();
+    let starting = Instant::now();
+    site.world.restart_manager().await;
+    let (started, meter) = (starting.elapsed(), Meter::start(site.pid()?));
+    site.fleet.connected(options.delegates, PATIENCE).await?;
+    let spent = meter.read();
+    site.fleet.set_returning(false);
+    let milliseconds = |time: Duration| round(time.as_secs_f64() * 1e3);
+    let line = Figures::new("restart", options.delegates).spent(options.delegates as u64, spent);
+    line.with("stop_ms", milliseconds(stopped))
+        .with("start_ms", milliseconds(started))
+        .with("errors", site.errors())
+        .print();
+    Ok(())
+}
+
+/// Tokens: how fast they are made, and whether their number is felt at a connect.
+pub(super) async fn tokens(options: &Options) -> anyhow::Result<()> {
+    if options.wants(Phase::Create) {
+        create(options).await?;
+    }
+    if options.wants(Phase::Tokens) {
+        lookups(options).await?;
+    }
+    Ok(())
+}
+
+async fn create(options: &Options) -> anyhow::Result<()> {
+    let mut site = Site::new(options, &[]).await?;
+    let meter = Meter::start(site.pid()?);
+    let deadline = Instant::now() + Duration::from_secs(options.seconds);
+    let made = try_join_all((0..CALLERS).map(|caller| create_until(&site.world, caller, deadline, usize::MAX))).await?;
+    Figures::new("create", 0).with("callers", CALLERS).spent(made.iter().sum::<usize>() as u64, meter.read()).print();
+    Ok(())
+}
+
+async fn create_until(world: &World, caller: usize, deadline: Instant, most: usize) -> anyhow::Result<usize> {
+    let mut made = 0;
+    while made < most && Instant::now() < deadline {
+        let name = format!("made-{caller}-{made}").parse().context("a name")?;
+        world.client.create_token(&CreateToken::new(scope(), name)).await?;
+        made += 1;
+    }
+    Ok(made)
+}
+
+async fn lookups(options: &Options) -> anyhow::Result<()> {
+    let count = options.delegates.min(LOOKUPS);
+    let mut site = Site::new(options, &[]).await?;
+    let cost = async |site: &mut Site| -> anyhow::Result<f64> {
+        let mut fleet = fleet(&site.world, &site.token, options)?;
+        let meter = Meter::start(site.pid()?);
+        fleet.grow(count);
+        fleet.connected(count, PATIENCE).await?;
+        Ok(meter.read().server_cpu.as_secs_f64() * 1e6 / count as f64)
+    };
+    // The first ones warm it up.
+    cost(&mut site).await?;
+    let few = cost(&mut site).await?;
+    let far = Instant::now() + PATIENCE;
+    try_join_all((0..CALLERS).map(|caller| create_until(&site.world, caller, far, TOKENS / CALLERS))).await?;
+    let many = cost(&mut site).await?;
+    let line = Figures::new("tokens", count).with("tokens", TOKENS / CALLERS * CALLERS + 1);
+    line.with("server_cpu_us_few", round(few))
+        .with("server_cpu_us_many", round(many))
+        .with("ratio", round(many / few))
+        .print();
+    Ok(())
+}
