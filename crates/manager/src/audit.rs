@@ -41,21 +41,37 @@ pub struct Change {
 /// # Errors
 /// Those of the store; the change must then not happen either.
 pub async fn append(tx: &mut Tx, actor: &Actor, now: Millis, change: Change) -> Result<(), StoreError> {
-    let (number, previous) = audit::last(tx).await?.map_or((1, Vec::new()), |(number, hash)| (number + 1, hash));
-    let mut record = AuditRecord {
-        number,
-        at: now,
-        actor: actor.name.clone(),
-        action: change.action.to_owned(),
-        object: change.object,
-        scope: change.scope,
-        detail: change.detail,
-        request: actor.request.clone(),
-        previous,
-        hash: Vec::new(),
-    };
-    record.hash = link(&record);
-    audit::append(tx, &record).await
+    append_all(tx, actor, now, vec![change]).await
+}
+
+/// Appends changes to the chain, in this order, within the caller's transaction.
+///
+/// # Errors
+/// Those of the store; the changes must then not happen either.
+pub async fn append_all(tx: &mut Tx, actor: &Actor, now: Millis, changes: Vec<Change>) -> Result<(), StoreError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let (last, mut previous) = audit::last(tx).await?.unwrap_or_default();
+    let mut records = Vec::with_capacity(changes.len());
+    for (number, change) in (last + 1..).zip(changes) {
+        let mut record = AuditRecord {
+            number,
+            at: now,
+            actor: actor.name.clone(),
+            action: change.action.to_owned(),
+            object: change.object,
+            scope: change.scope,
+            detail: change.detail,
+            request: actor.request.clone(),
+            previous,
+            hash: Vec::new(),
+        };
+        record.hash = link(&record);
+        previous = record.hash.clone();
+        records.push(record);
+    }
+    audit::append(tx, &records).await
 }
 
 /// The hash that binds a record to its predecessor: SHA-256 over length-prefixed fields, so that no two records

@@ -4,24 +4,29 @@
 //! nudged and timed. An assignment is durable before it is sent.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use legation_model::{
     Millis,
-    ids::{AttemptId, SessionId, TaskId},
+    ids::{AttemptId, TaskId, TokenId},
     task::{Attempt, Task, TaskState},
     token::TokenStatus,
 };
-use legation_store::{StoreError, job, tasks, tokens};
+use legation_store::{
+    StoreError, job,
+    tasks::{self, Assign, Assigned, Work},
+    tokens,
+};
+use legation_wire::message::ToDelegate;
 use tokio::sync::Notify;
 
-use crate::{Manager, admission::serves, live::lock, sessions::Session};
+use crate::{Manager, admission::serves, live::lock, sessions::Session, tasks::CANCEL_GRACE};
 
 /// How often the dispatcher looks even if nobody nudged it.
 const EVERY: Duration = Duration::from_millis(500);
@@ -30,11 +35,17 @@ const EVERY: Duration = Duration::from_millis(500);
 pub(crate) const REST: Millis = 5_000;
 /// Assignments written at once; more wait for the next pass.
 const BATCH_MAX: usize = 256;
+/// Kinds of tasks for which one pass looks in vain through all sessions.
+const VAIN_MAX: usize = 64;
+/// Tasks that may wait: beyond it submissions are refused until some have gone.
+pub(crate) const QUEUED_MAX: usize = 100_000;
 
 /// Tasks that wait, oldest first; a copy of the store's queued tasks.
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<BTreeMap<(Millis, TaskId), Arc<Task>>>,
+    /// Where the next search among the sessions begins.
+    turn: AtomicUsize,
     nudged: Notify,
     /// The store may have queued tasks that are not here: some were put back.
     stale: AtomicBool,
@@ -86,6 +97,13 @@ struct Match {
     attempt: Attempt,
 }
 
+impl Match {
+    /// Gives back the room that it took up.
+    fn release(&self) {
+        lock(&self.session.attempts).remove(&self.attempt.id);
+    }
+}
+
 impl Manager {
     /// Dispatches until the Manager stops.
     pub(crate) async fn dispatch_loop(self: Arc<Self>) {
@@ -111,31 +129,58 @@ impl Manager {
         }
     }
 
-    /// Assigns what can be assigned now, at most a batch; says how many it could.
+    /// Assigns what can be assigned now, at most a batch; says how many it could. An effect of each session's token.
     async fn dispatch(&self) -> usize {
-        let matches = self.match_tasks();
-        let assigned = futures_util::future::join_all(matches.into_iter().map(|matched| self.assign(matched))).await;
-        let count = assigned.into_iter().filter(|assigned| *assigned).count();
-        self.metrics.assigned.inc_by(count as u64);
-        count
+        let (mut matches, mut entered) = (Vec::new(), Vec::new());
+        for matched in self.match_tasks() {
+            match matched.session.token.enter(&self.clock) {
+                Ok(inside) => {
+                    entered.push(inside);
+                    matches.push(matched);
+                }
+                Err(_) => matched.release(),
+            }
+        }
+        if matches.is_empty() {
+            return 0;
+        }
+        match self.store_assignments(&matches).await {
+            Ok(assigned) => {
+                self.metrics.assigned.inc_by(assigned.len() as u64);
+                self.send_assignments(matches, assigned).await
+            }
+            Err(error) => {
+                tracing::warn!(tasks = matches.len(), %error, "it is not known whether assignments were stored");
+                for matched in matches {
+                    // The delegate's next Hello is compared with the store, which settles it either way.
+                    matched.session.stop(None);
+                    matched.release();
+                }
+                self.queue.reload();
+                0
+            }
+        }
     }
 
-    /// Pairs waiting tasks with the least busy delegate that matches, and takes up its room.
+    /// Pairs waiting tasks, oldest first, with a delegate that matches, and takes up its room.
     fn match_tasks(&self) -> Vec<Match> {
-        let waiting = self.queue.snapshot();
-        if waiting.is_empty() {
-            return Vec::new();
-        }
-        let mut rooms: HashMap<SessionId, (Arc<Session>, usize)> = HashMap::new();
-        for session in self.sessions.current().into_iter().filter(|session| self.takes_work(session)) {
-            let free = session.free();
-            rooms.insert(session.id, (session, free));
-        }
-        let mut matches = Vec::new();
-        for task in waiting {
-            let candidates = rooms.values_mut().filter(|(session, free)| *free > 0 && fits(session, &task));
-            let Some((session, free)) = candidates.max_by_key(|(session, free)| (*free, session.id)) else { continue };
-            *free -= 1;
+        let waiting = lock(&self.queue.waiting);
+        let (mut matches, mut in_vain) = (Vec::new(), HashSet::new());
+        for task in waiting.values() {
+            // What nobody has room for now, nobody has for another of the same kind.
+            let shape = (&task.scope, task.kind, &task.selectors);
+            if in_vain.contains(&shape) {
+                continue;
+            }
+            let turn = self.queue.turn.fetch_add(1, Ordering::Relaxed);
+            let picked = self.sessions.pick(turn, |session| self.takes_work(session) && fits(session, task));
+            let Some(session) = picked else {
+                in_vain.insert(shape);
+                if in_vain.len() == VAIN_MAX {
+                    break;
+                }
+                continue;
+            };
             let attempt = Attempt {
                 id: AttemptId::random(&*self.entropy),
                 delegate: session.delegate,
@@ -143,7 +188,7 @@ impl Manager {
                 token: session.token.id,
             };
             lock(&session.attempts).insert(attempt.id);
-            matches.push(Match { task, session: Arc::clone(session), attempt });
+            matches.push(Match { task: Arc::clone(task), session, attempt });
             if matches.len() == BATCH_MAX {
                 break;
             }
@@ -162,50 +207,60 @@ impl Manager {
         self.clock.boot() < session.resting_until.load(Ordering::Relaxed)
     }
 
-    /// Makes one assignment durable, then sends it. An effect of the session's token.
-    async fn assign(&self, matched: Match) -> bool {
-        let Match { task, session, attempt } = matched;
-        let attempt_id = attempt.id;
-        let assigned = match session.token.enter(&self.clock) {
-            Ok(_entered) => match self.store_assignment(&task, &attempt, session.counter).await {
-                Ok(true) => {
-                    self.queue.remove(&task);
-                    let task = Task { state: TaskState::Assigned, attempt: Some(attempt), ..(*task).clone() };
-                    self.send_assignment(&session, &task).await;
-                    self.announce(task.id);
-                    return true;
-                }
-                Ok(false) => self.store_moved_on(&task).await,
-                Err(StoreError::Refused(_)) => self.store_moved_on(&task).await,
-                Err(error) => {
-                    tracing::warn!(task = %task.id, %error, "it is not known whether an assignment was stored");
-                    // The delegate's next Hello is compared with the store, which settles it either way.
-                    session.stop(None);
-                    self.queue.reload();
-                    false
-                }
-            },
-            Err(_) => false,
-        };
-        lock(&session.attempts).remove(&attempt_id);
-        assigned
-    }
-
-    async fn store_assignment(&self, task: &Task, attempt: &Attempt, counter: u64) -> Result<bool, StoreError> {
-        let (id, attempt, now) = (task.id, attempt.clone(), self.clock.wall());
+    async fn store_assignments(&self, matches: &[Match]) -> Result<Vec<Assigned>, StoreError> {
+        let now = self.clock.wall();
+        let wanted: Vec<(TaskId, Attempt, u64)> =
+            matches.iter().map(|matched| (matched.task.id, matched.attempt.clone(), matched.session.counter)).collect();
         let work = job(move |tx| {
             Box::pin(async move {
-                if tokens::lock_shared(tx, attempt.token).await? != Some(TokenStatus::Active) {
-                    return Ok(false);
-                }
-                tasks::assign(tx, id, &attempt, counter, now).await.map(|()| true)
+                let tokens: BTreeSet<TokenId> = wanted.iter().map(|(_, attempt, _)| attempt.token).collect();
+                let statuses = tokens::lock_shared_all(tx, &tokens).await?;
+                let live = |token: &TokenId| statuses.get(token) == Some(&TokenStatus::Active);
+                let wanted: Vec<_> = wanted
+                    .iter()
+                    .filter(|(_, attempt, _)| live(&attempt.token))
+                    .map(|(task, attempt, counter)| Assign { task: *task, attempt, counter: *counter })
+                    .collect();
+                tasks::assign(tx, &wanted, now).await
             })
         });
         self.store.write(work).await
     }
 
+    /// Sends what is durable, and gives back what the store would not assign; says how many were sent.
+    async fn send_assignments(&self, matches: Vec<Match>, assigned: Vec<Assigned>) -> usize {
+        let mut stored: HashMap<TaskId, Work> = assigned.into_iter().map(|one| (one.task, one.work)).collect();
+        let mut sent = Vec::new();
+        for matched in matches {
+            let Some(work) = stored.remove(&matched.task.id) else {
+                matched.release();
+                self.store_moved_on(&matched.task).await;
+                continue;
+            };
+            self.queue.remove(&matched.task);
+            match self.assignment(&matched.task, matched.attempt.id, &work) {
+                Ok(assignment) => matched.session.send(ToDelegate::Assign(Box::new(assignment))),
+                Err(error) => self.cannot_send(&matched.session, matched.task.id, &error),
+            }
+            self.announce(matched.task.id);
+            sent.push(matched);
+        }
+        self.repeat_cancels(&sent).await;
+        sent.len()
+    }
+
+    /// A cancel that came between the transaction and the sending found no attempt to end.
+    async fn repeat_cancels(&self, sent: &[Match]) {
+        let ids: Vec<TaskId> = sent.iter().map(|matched| matched.task.id).collect();
+        let find = job(move |conn| Box::pin(async move { tasks::cancel_requested(conn, &ids).await }));
+        let Ok(wanted) = self.store.read(find).await else { return };
+        for matched in sent.iter().filter(|matched| wanted.contains(&matched.task.id)) {
+            matched.session.send(ToDelegate::Cancel { attempt: matched.attempt.id, grace: CANCEL_GRACE });
+        }
+    }
+
     /// The store would not assign: drop the task from the queue unless it still waits there.
-    async fn store_moved_on(&self, task: &Task) -> bool {
+    async fn store_moved_on(&self, task: &Task) {
         let id = task.id;
         let stored = self.store.read(move |conn| Box::pin(tasks::get(conn, id))).await;
         if let Ok(stored) = stored
@@ -213,7 +268,6 @@ impl Manager {
         {
             self.queue.remove(task);
         }
-        false
     }
 
     /// Why a task still waits: which condition excludes whom. For its rejection and for people.

@@ -19,12 +19,14 @@ pub mod gate;
 pub mod handshakes;
 pub mod http;
 pub mod idempotency;
+pub mod joins;
 pub mod keys;
 pub mod link;
 pub mod live;
 pub mod logging;
 pub mod metrics;
 pub mod output;
+pub mod parted;
 pub mod receipts;
 pub mod reports;
 pub mod revoke;
@@ -89,6 +91,8 @@ pub struct Manager {
     /// Every connection and loop, awaited at the end.
     pub(crate) connections: TaskTracker,
     pub(crate) handshakes: Arc<Handshakes>,
+    pub(crate) joins: joins::Joins,
+    pub(crate) parted: parted::PartedLinks,
     pub(crate) seen: Seen,
     /// Superseded starts that came back once.
     pub(crate) late_boots: Mutex<HashSet<BootId>>,

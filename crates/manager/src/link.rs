@@ -4,7 +4,14 @@
 //! the token's gate and holds it until the bytes are with the socket, and nothing a peer does or fails to do can
 //! hold the gate for longer than it takes to notice the stop.
 
-use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    future::{Future as _, poll_fn},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
 
 use legation_link::{Connection, Ended, Socket};
 use legation_model::Millis;
@@ -12,10 +19,7 @@ use legation_wire::{
     Close, End as _, ManagerEnd, ManagerEvent, Proof, Role,
     message::{FromDelegate, Goodbye, Hello, Stopped, ToDelegate},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    task::JoinHandle,
-};
+use tokio::task::JoinHandle;
 
 use legation_store::{StoreError, job};
 
@@ -28,7 +32,8 @@ pub const GOODBYE_DEADLINE: Duration = Duration::from_millis(250);
 /// Pause before reports that the store did not take are recorded again.
 const STORE_PAUSE: Duration = Duration::from_millis(250);
 
-type Link = Connection<ManagerEnd>;
+/// On the heap, because futures keep a place for whatever moves through them.
+type Link = Box<Connection<ManagerEnd>>;
 /// A task of its own: it holds the gate until its transaction is over, also when its session has ended by then.
 type Recording = JoinHandle<Vec<ToDelegate>>;
 
@@ -40,18 +45,34 @@ enum Opening {
 
 impl Manager {
     /// Serves one upgraded connection until it ends.
-    pub async fn serve_link<Io>(self: Arc<Self>, io: Io, peer: SocketAddr)
-    where
-        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let mut socket = Socket::server(io);
+    ///
+    /// A future stays as large as it ever was, so the parts that a session goes through once are on the heap while
+    /// they last: what remains is what an idle session costs.
+    pub async fn serve_link(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
+        let Some((mut link, admission)) = Box::pin(self.open_link(socket, peer)).await else { return };
+        let session = Arc::clone(&admission.session);
+        let _closing = Closing { manager: Arc::clone(&self), session: Arc::clone(&session) };
+        let goodbye = match self.run_session(&mut link, admission).await {
+            Leave::Told(goodbye) => goodbye,
+            Leave::Ended(ended) => {
+                tracing::info!(delegate = %session.delegate, %ended, "delegate disconnected");
+                None
+            }
+        };
+        if let Some(goodbye) = goodbye {
+            Box::pin(self.say_goodbye(link, goodbye)).await;
+        }
+    }
+
+    /// From the first message to an admitted delegate; whoever is not admitted has been told why.
+    async fn open_link(&self, mut socket: Socket, peer: SocketAddr) -> Option<(Link, Admission)> {
         let Ok(Ok(first)) = tokio::time::timeout(FIRST_MESSAGE, socket.receive()).await else {
             self.metrics.unproven.inc();
-            return;
+            return None;
         };
         let Some(slot) = self.handshakes.take(peer.ip()) else {
             self.metrics.shed.inc();
-            return;
+            return None;
         };
         let end = ManagerEnd::new(
             Arc::clone(&self.keys.manager),
@@ -60,12 +81,12 @@ impl Manager {
             &*self.entropy,
         );
         let clock = Arc::clone(&self.clock);
-        let mut link = Connection::new(socket, end, move || clock.boot());
+        let mut link = Box::new(Connection::new(socket, end, move || clock.boot()));
         match opening(&mut link, &first, self.clock.boot()).await {
             Ok((proof, _)) if proof.role != Role::Delegate => {
-                say_goodbye(link, retry("this Manager does not serve upgraders")).await;
+                self.say_goodbye(link, retry("this Manager does not serve upgraders")).await;
             }
-            Ok((proof, Opening::Hello(hello))) => self.serve_delegate(link, &proof, *hello, peer, slot).await,
+            Ok((proof, Opening::Hello(hello))) => return self.admit_link(link, &proof, *hello, peer, slot).await,
             Ok((proof, Opening::Stopped(stopped))) => self.serve_stopped(link, &proof, stopped).await,
             Err(ended) => {
                 self.metrics.unproven.inc();
@@ -75,16 +96,17 @@ impl Manager {
                 }
             }
         }
+        None
     }
 
-    async fn serve_delegate(
-        self: Arc<Self>,
-        mut link: Link,
+    async fn admit_link(
+        &self,
+        link: Link,
         proof: &Proof,
         hello: Hello,
         peer: SocketAddr,
         slot: Slot,
-    ) {
+    ) -> Option<(Link, Admission)> {
         let admitted = self.admit(proof, hello, peer.ip()).await;
         drop(slot);
         let admission = match admitted {
@@ -92,36 +114,24 @@ impl Manager {
             Err(goodbye) => {
                 self.metrics.refused.inc();
                 tracing::info!(%peer, token = %proof.hint.token, reason = %goodbye.reason, "delegate refused");
-                return say_goodbye(link, goodbye).await;
+                self.say_goodbye(link, goodbye).await;
+                return None;
             }
         };
-        let session = Arc::clone(&admission.session);
-        let _closing = Closing { manager: Arc::clone(&self), session: Arc::clone(&session) };
+        let session = &admission.session;
         self.metrics.admitted.inc();
         tracing::info!(
             delegate = %session.delegate, name = %session.name, host = %session.host, %peer, token = %session.token.id,
             "delegate connected"
         );
-        let goodbye = match self.run_session(&mut link, admission).await {
-            Leave::Told(goodbye) => goodbye,
-            Leave::Ended(ended) => {
-                tracing::info!(delegate = %session.delegate, %ended, "delegate disconnected");
-                None
-            }
-        };
-        match goodbye {
-            Some(goodbye) => say_goodbye(link, goodbye).await,
-            None => drop(link),
-        }
+        Some((link, admission))
     }
 
     async fn run_session(self: &Arc<Self>, link: &mut Link, admission: Admission) -> Leave {
-        let Admission { session, welcome, entered } = admission;
-        let welcomed = send(link, &session, [ToDelegate::Welcome(welcome)]).await;
-        drop(entered);
-        if let Err(leave) = welcomed {
-            return leave;
-        }
+        let session = match Box::pin(welcome(link, admission)).await {
+            Ok(session) => session,
+            Err(leave) => return leave,
+        };
         self.queue.nudge();
         let mut backlog = Backlog::default();
         let mut recording: Option<Recording> = None;
@@ -136,20 +146,16 @@ impl Manager {
             if recording.is_none() && backlog.overflowed() {
                 return Leave::Told(Some(retry("the Manager's database was behind; what it missed is repeated")));
             }
-            tokio::select! {
-                biased;
-                goodbye = session.stopping() => return Leave::Told(goodbye.clone()),
-                answers = recorded(&mut recording) => answers.into_iter().for_each(|answer| session.send(answer)),
-                () = session.signalled() => {}
-                event = link.next() => match event {
-                    Ok(ManagerEvent::Message(message)) => {
-                        if let Err(leave) = self.hear(link, &session, message, &mut backlog).await {
-                            return leave;
-                        }
+            match step(link, &session, &mut recording).await {
+                Step::Stopped(goodbye) => return Leave::Told(goodbye),
+                Step::Recorded(answers) => answers.into_iter().for_each(|answer| session.send(answer)),
+                Step::Heard(ManagerEvent::Message(message)) => {
+                    if let Err(leave) = self.hear(link, &session, message, &mut backlog).await {
+                        return leave;
                     }
-                    Ok(_) => {}
-                    Err(ended) => return Leave::Ended(ended),
-                },
+                }
+                Step::Signalled | Step::Heard(_) => {}
+                Step::Ended(ended) => return Leave::Ended(ended),
             }
         }
     }
@@ -167,7 +173,8 @@ impl Manager {
                 let Ok(_entered) = session.token.enter(&self.clock) else { return Ok(()) };
                 session.last_answered.store(self.clock.boot(), Ordering::Relaxed);
                 self.metrics.heartbeats.inc();
-                send(link, session, [ToDelegate::HeartbeatAck { sent }]).await
+                put(link, session, &ToDelegate::HeartbeatAck { sent }).await?;
+                flush(link, session).await
             }
             FromDelegate::Draining => {
                 session.draining.store(true, Ordering::Relaxed);
@@ -185,7 +192,15 @@ impl Manager {
         // A closed gate means that the stop is on its way; with a clock in doubt it waits for the next heartbeat.
         let Ok(_entered) = session.token.enter(&self.clock) else { return Ok(()) };
         let Some(first) = session.next_outgoing() else { return Ok(()) };
-        send(link, session, std::iter::once(first).chain(std::iter::from_fn(|| session.next_outgoing()))).await
+        // Rare beside heartbeats, and on the heap, so that an idle session has no room for it.
+        Box::pin(async {
+            put(link, session, &first).await?;
+            while let Some(message) = session.next_outgoing() {
+                put(link, session, &message).await?;
+            }
+            flush(link, session).await
+        })
+        .await
     }
 
     /// Records reports until the store took them, the session is over, or the token ended. An effect of the
@@ -228,7 +243,18 @@ impl Manager {
             }
             tracing::info!(receipt = %stopped.receipt, tasks = stopped.tasks_killed, "a delegate reported its stop");
         }
-        say_goodbye(link, live.refusal()).await;
+        self.say_goodbye(link, live.refusal()).await;
+    }
+
+    /// Says the last word under its deadline and closes. The session is over then, also where the connection is kept
+    /// for a moment so that the word arrives.
+    async fn say_goodbye(&self, mut link: Link, goodbye: Goodbye) {
+        let (code, reason) = (goodbye.reason.code(), goodbye.reason.as_str());
+        if link.end_mut().goodbye(goodbye).is_ok()
+            && let Some(parted) = link.part(code, reason, GOODBYE_DEADLINE).await
+        {
+            self.parted.keep(parted, self.clock.boot());
+        }
     }
 }
 
@@ -270,39 +296,66 @@ async fn opening(link: &mut Link, first: &[u8], now: Millis) -> Result<(Proof, O
     }
 }
 
-/// Hands messages to the socket, unless the session is told to stop meanwhile or the peer does not take them.
-async fn send(link: &mut Link, session: &Session, messages: impl IntoIterator<Item = ToDelegate>) -> Result<(), Leave> {
-    tokio::select! {
-        biased;
-        goodbye = session.stopping() => Err(Leave::Told(goodbye.clone())),
-        sent = write(link, messages) => sent.map_err(Leave::Ended),
-    }
+/// Says Welcome, and leaves the gate that admission entered.
+async fn welcome(link: &mut Link, admission: Admission) -> Result<Arc<Session>, Leave> {
+    let Admission { session, welcome, entered } = admission;
+    put(link, &session, &ToDelegate::Welcome(welcome)).await?;
+    flush(link, &session).await?;
+    drop(entered);
+    Ok(session)
 }
 
-async fn write(link: &mut Link, messages: impl IntoIterator<Item = ToDelegate>) -> Result<(), Ended> {
-    for message in messages {
-        if link.end_mut().send(&message).is_err() {
-            // What waits has reached its bound; once it is with the socket there is room again.
-            link.flush().await?;
-            link.end_mut().send(&message).map_err(|_| Ended::Protocol(Close::TooLarge))?;
+/// What a session waits for, the most urgent first.
+enum Step {
+    Stopped(Option<Goodbye>),
+    Recorded(Vec<ToDelegate>),
+    /// Something was queued for it.
+    Signalled,
+    Heard(ManagerEvent),
+    Ended(Ended),
+}
+
+/// Waits for the next step. One waker serves all that may bring it.
+async fn step(link: &mut Link, session: &Session, recording: &mut Option<Recording>) -> Step {
+    let mut next = pin!(link.next());
+    poll_fn(|cx| {
+        session.wake_on_signal(cx.waker());
+        if let Some(goodbye) = session.stopped() {
+            return Poll::Ready(Step::Stopped(goodbye.clone()));
         }
-    }
-    link.flush().await
+        if let Some(under_way) = recording
+            && let Poll::Ready(answers) = Pin::new(under_way).poll(cx)
+        {
+            *recording = None;
+            // A recording that panicked has been reported; its reports are repeated at the next connect.
+            return Poll::Ready(Step::Recorded(answers.unwrap_or_default()));
+        }
+        if session.take_signal() {
+            return Poll::Ready(Step::Signalled);
+        }
+        next.as_mut().poll(cx).map(|event| event.map_or_else(Step::Ended, Step::Heard))
+    })
+    .await
 }
 
-/// Says the last word under its deadline and closes.
-async fn say_goodbye(mut link: Link, goodbye: Goodbye) {
-    let (code, reason) = (goodbye.reason.code(), goodbye.reason.as_str());
-    if link.end_mut().goodbye(goodbye).is_ok() {
-        link.close(code, reason, GOODBYE_DEADLINE).await;
+/// Puts a message behind those that wait to be sent; while they are at their bound, hands them to the socket first.
+async fn put(link: &mut Link, session: &Session, message: &ToDelegate) -> Result<(), Leave> {
+    if link.end_mut().send(message).is_ok() {
+        return Ok(());
     }
+    Box::pin(flush(link, session)).await?;
+    link.end_mut().send(message).map_err(|_| Leave::Ended(Ended::Protocol(Close::TooLarge)))
 }
 
-/// Waits for a recording, or for ever when there is none.
-async fn recorded(recording: &mut Option<Recording>) -> Vec<ToDelegate> {
-    let Some(future) = recording else { return std::future::pending().await };
-    let answers = future.await;
-    *recording = None;
-    // A recording that panicked has been reported; its reports are repeated at the next connect.
-    answers.unwrap_or_default()
+/// Hands what waits to the socket, unless the session is told to stop meanwhile or the peer does not take it.
+async fn flush(link: &mut Link, session: &Session) -> Result<(), Leave> {
+    let mut writing = pin!(link.flush());
+    poll_fn(|cx| {
+        session.wake_on_signal(cx.waker());
+        match session.stopped() {
+            Some(goodbye) => Poll::Ready(Err(Leave::Told(goodbye.clone()))),
+            None => writing.as_mut().poll(cx).map_err(Leave::Ended),
+        }
+    })
+    .await
 }

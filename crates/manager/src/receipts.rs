@@ -6,10 +6,11 @@
 
 use legation_model::{
     Millis, Scope,
-    ids::{DelegateId, ReceiptId, TokenId},
+    ids::{BootId, DelegateId, ReceiptId, TokenId},
     receipt::{Receipt, ReceiptLine, Statement},
 };
 use legation_store::{Page, Paged, StoreError, Tx, job, receipts};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -22,42 +23,72 @@ use crate::{
 
 impl Keys {
     /// Signs the next statement of a receipt.
-    pub fn state(&self, previous: Option<&Statement>, receipt: ReceiptId, mut body: Value) -> Statement {
+    pub fn state(&self, previous: Option<&Statement>, receipt: ReceiptId, said: impl Serialize) -> Statement {
         let number = previous.map_or(0, |statement| statement.number + 1);
-        body["receipt"] = json!(receipt);
-        body["number"] = json!(number);
-        if let Some(previous) = previous {
-            body["previous"] = json!(hex(&sha256(previous.body.as_bytes())));
-        }
-        let body = body.to_string();
+        let previous = previous.map(|previous| hex(&sha256(previous.body.as_bytes())));
+        let body = serde_json::to_string(&Body { receipt, number, previous, said }).expect("a statement is JSON");
         let signature = self.signing.sign(body.as_bytes()).as_ref().to_vec();
         Statement { number, body, signature, key: self.signing_public() }
     }
 }
 
-/// What the opening statement says.
-pub fn opening(receipt: &Receipt) -> Value {
-    json!({
-        "statement": "revoked",
-        "token": receipt.token,
-        "scope": receipt.scope,
-        "cause": receipt.cause.as_str(),
-        "reason": receipt.reason,
-        "actor": receipt.actor,
-        "revoked_at": receipt.revoked_at,
-        "attempts_lost": receipt.attempts_lost,
-        "delegates": receipt.lines.iter().map(opening_line).collect::<Vec<_>>(),
-    })
+/// What is signed: the place in the receipt, and what is said there.
+#[derive(Serialize)]
+struct Body<Said> {
+    receipt: ReceiptId,
+    number: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<String>,
+    #[serde(flatten)]
+    said: Said,
 }
 
-fn opening_line(line: &ReceiptLine) -> Value {
-    json!({
-        "delegate": line.delegate,
-        "boot": line.boot,
-        "name": line.name,
-        "connected": line.connected,
-        "lease_ends_by": line.lease_ends_by,
-    })
+/// What the opening statement says.
+#[derive(Serialize)]
+pub struct Opening<'a> {
+    statement: &'static str,
+    token: TokenId,
+    scope: &'a Scope,
+    cause: &'static str,
+    reason: &'a str,
+    actor: &'a str,
+    revoked_at: Millis,
+    attempts_lost: u32,
+    delegates: Vec<OpeningLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct OpeningLine<'a> {
+    delegate: DelegateId,
+    boot: BootId,
+    name: &'a str,
+    connected: bool,
+    lease_ends_by: Millis,
+}
+
+/// The opening statement of a receipt.
+pub fn opening(receipt: &Receipt) -> Opening<'_> {
+    Opening {
+        statement: "revoked",
+        token: receipt.token,
+        scope: &receipt.scope,
+        cause: receipt.cause.as_str(),
+        reason: &receipt.reason,
+        actor: &receipt.actor,
+        revoked_at: receipt.revoked_at,
+        attempts_lost: receipt.attempts_lost,
+        delegates: receipt.lines.iter().map(opening_line).collect(),
+    }
+}
+
+fn opening_line(line: &ReceiptLine) -> OpeningLine<'_> {
+    OpeningLine {
+        delegate: line.delegate,
+        boot: line.boot,
+        name: &line.name,
+        connected: line.connected,
+        lease_ends_by: line.lease_ends_by,
+    }
 }
 
 /// Signs and stores the next statement of a receipt, within the caller's transaction.
@@ -65,8 +96,8 @@ fn opening_line(line: &ReceiptLine) -> Value {
 /// # Errors
 /// Those of the store.
 pub async fn append(tx: &mut Tx, keys: &Keys, id: ReceiptId, body: Value) -> Result<(), StoreError> {
-    let receipt = receipts::get(tx, id).await?.ok_or(StoreError::NotFound)?;
-    let statement = keys.state(receipt.statements.last(), id, body);
+    let last = receipts::last_statement(tx, id).await?;
+    let statement = keys.state(Some(&last), id, body);
     receipts::add_statement(tx, id, &statement).await
 }
 

@@ -50,7 +50,7 @@ impl Manager {
     pub async fn preview_revoke(&self, caller: &Caller, id: TokenId) -> Result<RevokePreview, Refusal> {
         let token = self.token(caller, id).await?;
         let find = job(move |conn| {
-            Box::pin(async move { Ok((tasks::open_of_token(conn, id).await?, delegates::of_token(conn, id).await?)) })
+            Box::pin(async move { Ok((tasks::open_of_token(conn, id).await?, delegates::holders(conn, id).await?)) })
         });
         let (open, delegates) = self.store.read(find).await?;
         let lines = self.lease_holders(&delegates, id, &[]).into_iter().filter_map(|line| {
@@ -152,7 +152,7 @@ impl Manager {
                 }
                 let open = tasks::open_of_token(tx, id).await?;
                 let lost = tasks::lose_of_token(tx, id, cause_word(cause), now).await?;
-                let holders = delegates::of_token(tx, id).await?;
+                let holders = delegates::holders(tx, id).await?;
                 let mut receipt = Receipt {
                     id: receipt_id,
                     token: id,
@@ -197,7 +197,7 @@ impl Manager {
     /// lease.
     fn lease_holders(
         &self,
-        delegates: &[legation_model::delegate::Delegate],
+        delegates: &[delegates::Holder],
         token: TokenId,
         early: &[Arc<Session>],
     ) -> Vec<ReceiptLine> {

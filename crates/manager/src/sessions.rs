@@ -9,7 +9,10 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
+    task::Waker,
 };
+
+use futures_util::task::AtomicWaker;
 
 use legation_model::{
     Millis, Name,
@@ -25,6 +28,9 @@ use crate::live::{LiveToken, lock};
 
 /// Messages that may wait for one session: more than any capacity of assignments and cancels together.
 pub const OUTBOX_MAX: usize = 4096;
+/// How many that suit are compared before one is picked: enough to pass by busy ones, and independent of how many
+/// there are.
+const CHOICES: usize = 8;
 
 /// One authenticated, encrypted connection whose delegate was admitted.
 pub struct Session {
@@ -48,8 +54,6 @@ pub struct Session {
     pub capabilities: Vec<String>,
     /// Tasks it runs at once.
     pub capacity: usize,
-    /// Where it comes from.
-    pub address: String,
     /// Position in the order of admissions; of two sessions of one delegate the later one counts.
     pub admission: u64,
     /// Boot-clock time of the last answered heartbeat.
@@ -61,11 +65,14 @@ pub struct Session {
     /// Attempts it holds, as far as the Manager knows.
     pub attempts: Mutex<BTreeSet<AttemptId>>,
     outbox: Mutex<VecDeque<ToDelegate>>,
-    signal: Notify,
+    /// Something was put into the outbox since the session's task looked.
+    signal: AtomicBool,
     stop: OnceLock<Option<Goodbye>>,
+    /// Wakes the session's task, for a signal or a stop.
+    waker: AtomicWaker,
     closed: AtomicBool,
-    /// Told when a stop is set and when the socket is closed.
-    changed: Notify,
+    /// Told when the socket is closed.
+    gone: Notify,
 }
 
 /// Everything about a session that admission decides.
@@ -78,8 +85,6 @@ pub struct NewSession {
     pub delegate: DelegateId,
     /// The first frame.
     pub hello: legation_wire::message::Hello,
-    /// See [`Session`].
-    pub address: String,
     /// See [`Session`].
     pub admission: u64,
     /// Boot-clock time of the admission, which counts as the first answered heartbeat.
@@ -101,17 +106,17 @@ impl Session {
             tags: hello.tags,
             capabilities: hello.capabilities,
             capacity: hello.capacity.min(CAPACITY_MAX) as usize,
-            address: new.address,
             admission: new.admission,
             last_answered: AtomicI64::new(new.now),
             draining: AtomicBool::new(false),
             resting_until: AtomicI64::new(Millis::MIN),
             attempts: Mutex::new(hello.attempts.iter().map(|held| held.attempt).collect()),
             outbox: Mutex::default(),
-            signal: Notify::new(),
+            signal: AtomicBool::new(false),
             stop: OnceLock::new(),
+            waker: AtomicWaker::new(),
             closed: AtomicBool::new(false),
-            changed: Notify::new(),
+            gone: Notify::new(),
         }
     }
 
@@ -124,7 +129,8 @@ impl Session {
         }
         outbox.push_back(message);
         drop(outbox);
-        self.signal.notify_one();
+        self.signal.store(true, Ordering::Release);
+        self.waker.wake();
     }
 
     /// The next queued message.
@@ -132,16 +138,20 @@ impl Session {
         lock(&self.outbox).pop_front()
     }
 
-    /// Waits until there may be something in the queue, or a stop.
-    pub async fn signalled(&self) {
-        self.signal.notified().await;
+    /// Has the session's task, and no other, woken by the next signal or stop. It must look at both afterwards.
+    pub fn wake_on_signal(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Whether there may be something in the queue that was not there when this was asked last.
+    pub fn take_signal(&self) -> bool {
+        self.signal.swap(false, Ordering::AcqRel)
     }
 
     /// Tells the session to say this and close. The first stop counts; `None` closes without a word.
     pub fn stop(&self, goodbye: Option<Goodbye>) {
         let _ = self.stop.set(goodbye);
-        self.signal.notify_one();
-        self.changed.notify_waiters();
+        self.waker.wake();
     }
 
     /// What it was told to say, once it was told to stop.
@@ -149,27 +159,16 @@ impl Session {
         self.stop.get()
     }
 
-    /// Waits for the stop; ready at once when it came already.
-    pub async fn stopping(&self) -> &Option<Goodbye> {
-        loop {
-            let notified = self.changed.notified();
-            if let Some(goodbye) = self.stop.get() {
-                return goodbye;
-            }
-            notified.await;
-        }
-    }
-
     /// Marks the socket as closed; called by the session's own task, last.
     pub fn mark_closed(&self) {
         self.closed.store(true, Ordering::Release);
-        self.changed.notify_waiters();
+        self.gone.notify_waiters();
     }
 
     /// Waits until the socket is closed.
     pub async fn closed(&self) {
         loop {
-            let notified = self.changed.notified();
+            let notified = self.gone.notified();
             if self.closed.load(Ordering::Acquire) {
                 return;
             }
@@ -190,9 +189,18 @@ pub struct Sessions(Mutex<Registry>);
 #[derive(Default)]
 struct Registry {
     all: HashMap<SessionId, Arc<Session>>,
-    newest: HashMap<DelegateId, Arc<Session>>,
+    /// The sessions that count, one for each delegate, in no order.
+    current: Vec<Arc<Session>>,
+    /// Where in `current` a delegate's is.
+    newest: HashMap<DelegateId, usize>,
     /// Boot-clock time of the last answer each delegate had, which outlives its session.
     answered: HashMap<DelegateId, Millis>,
+}
+
+impl Registry {
+    fn of(&self, delegate: DelegateId) -> Option<&Arc<Session>> {
+        self.newest.get(&delegate).map(|at| &self.current[*at])
+    }
 }
 
 impl Sessions {
@@ -201,9 +209,15 @@ impl Sessions {
         let mut registry = lock(&self.0);
         registry.all.insert(session.id, Arc::clone(session));
         registry.answered.insert(session.delegate, session.last_answered.load(Ordering::Relaxed));
-        let older = match registry.newest.get(&session.delegate) {
-            Some(newest) if newest.admission > session.admission => Some(Arc::clone(session)),
-            _ => registry.newest.insert(session.delegate, Arc::clone(session)),
+        let older = match registry.newest.get(&session.delegate).copied() {
+            Some(at) if registry.current[at].admission > session.admission => Some(Arc::clone(session)),
+            Some(at) => Some(std::mem::replace(&mut registry.current[at], Arc::clone(session))),
+            None => {
+                let at = registry.current.len();
+                registry.newest.insert(session.delegate, at);
+                registry.current.push(Arc::clone(session));
+                None
+            }
         };
         drop(registry);
         if let Some(older) = older {
@@ -217,19 +231,45 @@ impl Sessions {
         registry.all.remove(&session.id);
         let answered = session.last_answered.load(Ordering::Relaxed);
         registry.answered.entry(session.delegate).and_modify(|at| *at = answered.max(*at)).or_insert(answered);
-        if registry.newest.get(&session.delegate).is_some_and(|newest| newest.id == session.id) {
+        if let Some(at) = registry.newest.get(&session.delegate).copied()
+            && registry.current[at].id == session.id
+        {
             registry.newest.remove(&session.delegate);
+            registry.current.swap_remove(at);
+            if let Some(moved) = registry.current.get(at).map(|moved| moved.delegate) {
+                registry.newest.insert(moved, at);
+            }
         }
     }
 
     /// The session that counts for a delegate.
     pub fn newest(&self, delegate: DelegateId) -> Option<Arc<Session>> {
-        lock(&self.0).newest.get(&delegate).cloned()
+        lock(&self.0).of(delegate).cloned()
     }
 
     /// The sessions that count.
     pub fn current(&self) -> Vec<Arc<Session>> {
-        lock(&self.0).newest.values().cloned().collect()
+        lock(&self.0).current.clone()
+    }
+
+    /// How many count.
+    pub fn len(&self) -> usize {
+        lock(&self.0).current.len()
+    }
+
+    /// Whether none does.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Of the first few that suit and have room, the one with the most room; the search begins at another place each
+    /// `turn`, so that all have theirs.
+    pub fn pick(&self, turn: usize, suits: impl Fn(&Session) -> bool) -> Option<Arc<Session>> {
+        let registry = lock(&self.0);
+        let (behind, before) = registry.current.split_at(turn % registry.current.len().max(1));
+        let suiting = before.iter().chain(behind).filter(|session| suits(session));
+        let roomy = suiting.map(|session| (session.free(), session)).filter(|(free, _)| *free > 0);
+        roomy.take(CHOICES).max_by_key(|(free, _)| *free).map(|(_, session)| Arc::clone(session))
     }
 
     /// Every live session, superseded ones that are not closed yet included.
@@ -245,7 +285,7 @@ impl Sessions {
     /// When a delegate's last heartbeat was answered, in this process's life.
     pub fn last_answered(&self, delegate: DelegateId) -> Option<Millis> {
         let registry = lock(&self.0);
-        let live = registry.newest.get(&delegate).map(|session| session.last_answered.load(Ordering::Relaxed));
+        let live = registry.of(delegate).map(|session| session.last_answered.load(Ordering::Relaxed));
         live.into_iter().chain(registry.answered.get(&delegate).copied()).max()
     }
 

@@ -23,9 +23,11 @@ use crate::{
     config::Config,
     dispatch::Queue,
     http,
+    joins::Joins,
     keys::Keys,
     live::{LiveToken, LiveTokens},
     metrics::Metrics,
+    parted::PartedLinks,
     serve::{self, Listener},
     sessions::Sessions,
     sweep::Seen,
@@ -73,6 +75,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entro
         let router = http::link_router(Arc::clone(&manager));
         tasks.spawn(serve::accept(Arc::clone(&manager), link, router));
     }
+    tasks.spawn(Arc::clone(&manager).join_loop());
     tasks.spawn(Arc::clone(&manager).dispatch_loop());
     tasks.spawn(Arc::clone(&manager).sweep_loop());
     tasks.spawn(Arc::clone(&manager).end_when_overtaken());
@@ -105,6 +108,8 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         stopping: CancellationToken::new(),
         connections: TaskTracker::new(),
         handshakes: Arc::default(),
+        joins: Joins::default(),
+        parted: PartedLinks::default(),
         seen: Seen::default(),
         late_boots: std::sync::Mutex::default(),
         vouched: Vouched::default(),

@@ -51,6 +51,7 @@ impl Manager {
                 () = tokio::time::sleep(EVERY) => {}
             }
             self.drop_silent();
+            self.parted.let_go(self.clock.boot());
             self.expire_tokens().await;
             self.reject_overdue().await;
             if round.is_multiple_of(SLOW_EVERY) {

@@ -6,7 +6,7 @@ use legation_api::{Code, Problem};
 use legation_model::{
     Millis, Scope,
     delegate::Selector,
-    ids::TaskId,
+    ids::{AttemptId, TaskId},
     task::{Task, TaskState},
 };
 use legation_store::{
@@ -19,6 +19,7 @@ use crate::{
     Manager,
     access::Caller,
     audit::{self, Change},
+    dispatch::QUEUED_MAX,
     error::Refusal,
     idempotency::{self, Idempotency},
     live::lock,
@@ -57,6 +58,10 @@ impl Manager {
     pub async fn submit_task(&self, caller: &Caller, new: NewTask, once: Option<Idempotency>) -> Result<Task, Refusal> {
         caller.require_sight(&new.scope, "scope")?;
         let task = self.queued(&new, caller);
+        if self.queue.len() >= QUEUED_MAX {
+            let detail = format!("{QUEUED_MAX} tasks wait for a delegate, and no more may");
+            return Err(Refusal::new(Code::Overloaded, detail));
+        }
         let work = new.work.encode().map_err(|error| Problem::invalid("work", &error.to_string(), "send less"))?;
         let sealed = self.seal_secrets(task.id, &new.secrets);
         let (actor, stored) = (caller.actor(), task.clone());
@@ -205,7 +210,7 @@ impl Manager {
 
     /// Sends a durable assignment to the session's queue.
     pub(crate) async fn send_assignment(&self, session: &Arc<Session>, task: &Task) {
-        match self.assignment(task).await {
+        match self.stored_assignment(task).await {
             Ok(assignment) => {
                 let attempt = assignment.attempt;
                 lock(&session.attempts).insert(attempt);
@@ -215,27 +220,40 @@ impl Manager {
                     session.send(ToDelegate::Cancel { attempt, grace: CANCEL_GRACE });
                 }
             }
-            Err(error) => {
-                tracing::warn!(task = %task.id, %error, "an assignment cannot be read back; it is sent after a reconnect");
-                session.stop(None);
-            }
+            Err(error) => self.cannot_send(session, task.id, &error),
         }
     }
 
-    async fn assignment(&self, task: &Task) -> anyhow::Result<Assignment> {
+    /// A stored assignment that cannot be read is sent when the delegate connects anew.
+    pub(crate) fn cannot_send(&self, session: &Session, task: TaskId, error: &anyhow::Error) {
+        tracing::warn!(%task, %error, "an assignment cannot be read back; it is sent after a reconnect");
+        session.stop(None);
+    }
+
+    async fn stored_assignment(&self, task: &Task) -> anyhow::Result<Assignment> {
         let id = task.id;
         let attempt = task.attempt.as_ref().map(|attempt| attempt.id).ok_or(StoreError::NotFound)?;
-        let (work, sealed) = self.store.read(move |conn| Box::pin(tasks::work(conn, id))).await?;
+        let work = self.store.read(move |conn| Box::pin(tasks::work(conn, id))).await?;
+        self.assignment(task, attempt, &work)
+    }
+
+    /// What the delegate is sent.
+    pub(crate) fn assignment(
+        &self,
+        task: &Task,
+        attempt: AttemptId,
+        (work, sealed): &tasks::Work,
+    ) -> anyhow::Result<Assignment> {
         let secrets = match sealed {
-            Some(sealed) => SecretVar::decode_all(&self.keys.sealer.open(&secrets_place(id), &sealed)?)?,
+            Some(sealed) => SecretVar::decode_all(&self.keys.sealer.open(&secrets_place(task.id), sealed)?)?,
             None => Vec::new(),
         };
         Ok(Assignment {
             attempt,
-            task: id,
+            task: task.id,
             timeout: task.timeout as u64,
             output_limit: task.output_limit,
-            work: Work::decode(&work)?,
+            work: Work::decode(work)?,
             secrets,
         })
     }

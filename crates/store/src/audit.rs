@@ -4,7 +4,9 @@ use legation_model::{Millis, Scope};
 use sqlx::any::AnyRow;
 
 use crate::{
-    Conn, Page, Paged, StoreError, page,
+    Conn, Page, Paged, StoreError,
+    conn::Statement,
+    many, page,
     row::{Columns, integer},
 };
 
@@ -34,8 +36,8 @@ pub struct AuditRecord {
 }
 
 const LAST: &str = "SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1";
-const APPEND: &str = "INSERT INTO audit (number, at, actor, action, object, scope, detail, request, previous, hash) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const COLUMNS: &str = "number, at, actor, action, object, scope, detail, request, previous, hash";
+const COLUMN_COUNT: usize = 10;
 const LIST: &str = "SELECT * FROM audit WHERE number < $1 \
      AND ($2 = '' OR scope = $2 OR (scope > $2 || '/' AND scope < $2 || '0')) ORDER BY number DESC LIMIT $3";
 
@@ -48,12 +50,24 @@ pub async fn last(conn: &mut Conn) -> Result<Option<(u64, Vec<u8>)>, StoreError>
     row.map(|row| Ok((row.number("number")?, row.bytes("hash")?))).transpose()
 }
 
-/// Adds a record.
+/// Adds records.
 ///
 /// # Errors
-/// [`StoreError::Taken`] when its number is in use.
-pub async fn append(conn: &mut Conn, record: &AuditRecord) -> Result<(), StoreError> {
-    let query = sqlx::query(APPEND)
+/// [`StoreError::Taken`] when a number is in use.
+pub async fn append(conn: &mut Conn, records: &[AuditRecord]) -> Result<(), StoreError> {
+    for chunk in records.chunks(many::ROWS_MAX) {
+        let text = format!("INSERT INTO audit ({COLUMNS}) VALUES {}", many::values(0, chunk.len(), COLUMN_COUNT));
+        let mut query = many::passing(conn, &text).persistent(chunk.len() == 1);
+        for record in chunk {
+            query = bind(query, record)?;
+        }
+        conn.run(query).await?;
+    }
+    Ok(())
+}
+
+fn bind<'q>(query: Statement<'q>, record: &AuditRecord) -> Result<Statement<'q>, StoreError> {
+    let query = query
         .bind(integer(record.number)?)
         .bind(record.at)
         .bind(record.actor.clone())
@@ -64,7 +78,7 @@ pub async fn append(conn: &mut Conn, record: &AuditRecord) -> Result<(), StoreEr
         .bind(record.request.clone())
         .bind(record.previous.clone())
         .bind(record.hash.clone());
-    conn.run_one(query).await
+    Ok(query)
 }
 
 /// The records at or below a scope, newest first.

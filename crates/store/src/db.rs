@@ -184,6 +184,23 @@ impl Database {
         }
     }
 
+    /// A statement with many arguments, which must stand in the order of their numbers, in this engine's words:
+    /// SQLite looks up a numbered argument among all before it, and one without a number by its position.
+    pub(crate) fn in_order(&self, text: &str) -> String {
+        if self.engine == Engine::Postgres {
+            return text.to_owned();
+        }
+        let mut parts = text.split('$');
+        let mut plain = parts.next().unwrap_or_default().to_owned();
+        for (number, part) in (1..).zip(parts) {
+            let rest = part.trim_start_matches(|digit: char| digit.is_ascii_digit());
+            debug_assert_eq!(part[..part.len() - rest.len()].parse(), Ok(number), "out of order in {text}");
+            plain.push('?');
+            plain.push_str(rest);
+        }
+        plain
+    }
+
     /// What begins a transaction that writes.
     pub(crate) fn begin(&self) -> &'static str {
         match self.engine {

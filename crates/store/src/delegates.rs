@@ -3,12 +3,14 @@
 use legation_model::{
     Millis, Name, Scope,
     delegate::{Delegate, DelegateStatus},
-    ids::{DelegateId, TokenId},
+    ids::{BootId, DelegateId, TokenId},
 };
 use sqlx::any::AnyRow;
 
 use crate::{
-    Conn, Page, Paged, StoreError, many, page,
+    Conn, Page, Paged, StoreError,
+    conn::Statement,
+    many, page,
     row::{Columns, integer, join},
 };
 
@@ -23,26 +25,46 @@ pub struct DelegateFilter {
     pub name: Option<Name>,
 }
 
-const UPSERT: &str = "INSERT INTO delegates (id, scope, public_key, token, name, host, tags, description, version, \
-     isolation, capacity, status, boot, counter, former_boots, first_seen, last_seen, address) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
-     ON CONFLICT (id) DO UPDATE SET token = $4, name = $5, host = $6, tags = $7, description = $8, version = $9, \
-     isolation = $10, capacity = $11, boot = $13, counter = $14, former_boots = $15, last_seen = $17, address = $18";
+/// Columns of a delegate, and what a connection brings up to date of one that is known.
+const COLUMNS: &str = "id, scope, public_key, token, name, host, tags, description, version, isolation, capacity, \
+     status, boot, counter, former_boots, first_seen, last_seen, address";
+const COLUMN_COUNT: usize = 18;
+const BRING_UP_TO_DATE: &str = "token = excluded.token, name = excluded.name, host = excluded.host, \
+     tags = excluded.tags, description = excluded.description, version = excluded.version, \
+     isolation = excluded.isolation, capacity = excluded.capacity, boot = excluded.boot, \
+     counter = excluded.counter, former_boots = excluded.former_boots, last_seen = excluded.last_seen, \
+     address = excluded.address";
 const GET: &str = "SELECT * FROM delegates WHERE id = $1";
 const BY_KEY: &str = "SELECT * FROM delegates WHERE scope = $1 AND public_key = $2";
-const OF_TOKEN: &str = "SELECT * FROM delegates WHERE token = $1 ORDER BY first_seen, id";
+const HOLDERS: &str = "SELECT id, boot, name, host, last_seen FROM delegates WHERE token = $1 ORDER BY first_seen, id";
 const LIST: &str = "SELECT * FROM delegates WHERE (first_seen, id) > ($1, $2) \
      AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) \
      AND ($4 = '' OR token = $4) AND ($5 = '' OR name = $5) ORDER BY first_seen, id LIMIT $6";
 const SET_STATUS: &str = "UPDATE delegates SET status = $2 WHERE id = $1";
 
-/// Adds one, or brings what its connection says up to date. Scope, key, first connection and status of one that
-/// exists stay as they are: a connection must not undo a stop ([`set_status`] does).
+/// Adds delegates, or brings what their connections say up to date; none may be there twice. Scope, key, first
+/// connection and status of one that exists stay as they are: a connection must not undo a stop ([`set_status`]
+/// does).
 ///
 /// # Errors
-/// [`StoreError::Taken`] when another id has the key in this scope, [`StoreError::NotFound`] without its token.
-pub async fn upsert(conn: &mut Conn, delegate: &Delegate) -> Result<(), StoreError> {
-    let query = sqlx::query(UPSERT)
+/// [`StoreError::Taken`] when another id has a key in its scope, [`StoreError::NotFound`] without its token.
+pub async fn upsert(conn: &mut Conn, delegates: &[Delegate]) -> Result<(), StoreError> {
+    for chunk in delegates.chunks(many::ROWS_MAX) {
+        let rows = many::values(0, chunk.len(), COLUMN_COUNT);
+        let text = format!(
+            "INSERT INTO delegates ({COLUMNS}) VALUES {rows} ON CONFLICT (id) DO UPDATE SET {BRING_UP_TO_DATE}"
+        );
+        let mut query = many::passing(conn, &text).persistent(chunk.len() == 1);
+        for delegate in chunk {
+            query = bind(query, delegate)?;
+        }
+        conn.run(query).await?;
+    }
+    Ok(())
+}
+
+fn bind<'q>(query: Statement<'q>, delegate: &Delegate) -> Result<Statement<'q>, StoreError> {
+    let query = query
         .bind(delegate.id.to_string())
         .bind(delegate.scope.to_string())
         .bind(delegate.public_key.to_vec())
@@ -61,7 +83,7 @@ pub async fn upsert(conn: &mut Conn, delegate: &Delegate) -> Result<(), StoreErr
         .bind(delegate.first_seen)
         .bind(delegate.last_seen)
         .bind(delegate.address.clone());
-    conn.run_one(query).await
+    Ok(query)
 }
 
 /// The one with this id.
@@ -81,6 +103,24 @@ pub async fn by_key(conn: &mut Conn, scope: &Scope, public_key: &[u8; 32]) -> Re
     conn.maybe(query).await?.as_ref().map(delegate).transpose()
 }
 
+/// Those that have one of these keys in exactly this scope.
+///
+/// # Errors
+/// Those of the database.
+pub async fn by_keys(conn: &mut Conn, scope: &Scope, keys: &[[u8; 32]]) -> Result<Vec<Delegate>, StoreError> {
+    let mut found = Vec::new();
+    for chunk in keys.chunks(many::ROWS_MAX) {
+        let arguments = many::arguments(1, chunk.len());
+        let text = format!("SELECT * FROM delegates WHERE scope = $1 AND public_key IN ({arguments})");
+        let query = many::passing(conn, &text).bind(scope.to_string());
+        let query = chunk.iter().fold(query, |query, key| query.bind(key.to_vec()));
+        for row in conn.all(query).await? {
+            found.push(delegate(&row)?);
+        }
+    }
+    Ok(found)
+}
+
 /// Those that the filter lets through, in the order of their first connection.
 ///
 /// # Errors
@@ -98,12 +138,27 @@ pub async fn list(conn: &mut Conn, filter: &DelegateFilter, page: &Page) -> Resu
     Ok(page.cut(items, |delegate| page::border(delegate.first_seen, delegate.id)))
 }
 
+/// What a revocation needs of a delegate: ten thousand may hold one token, and each column counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Identity.
+    pub id: DelegateId,
+    /// Its newest start.
+    pub boot: BootId,
+    /// Its group.
+    pub name: Name,
+    /// Its machine.
+    pub host: Name,
+    /// Last answered heartbeat that was noted.
+    pub last_seen: Millis,
+}
+
 /// All that last proved this token.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn of_token(conn: &mut Conn, token: TokenId) -> Result<Vec<Delegate>, StoreError> {
-    conn.all(sqlx::query(OF_TOKEN).bind(token.to_string())).await?.iter().map(delegate).collect()
+pub async fn holders(conn: &mut Conn, token: TokenId) -> Result<Vec<Holder>, StoreError> {
+    conn.all(sqlx::query(HOLDERS).bind(token.to_string())).await?.iter().map(holder).collect()
 }
 
 /// Notes when delegates were last seen; an older time than the noted one changes nothing.
@@ -121,6 +176,16 @@ pub async fn touch_seen(conn: &mut Conn, seen: &[(DelegateId, Millis)]) -> Resul
 /// [`StoreError::NotFound`].
 pub async fn set_status(conn: &mut Conn, id: DelegateId, status: DelegateStatus) -> Result<(), StoreError> {
     conn.run_one(sqlx::query(SET_STATUS).bind(id.to_string()).bind(status.as_str())).await
+}
+
+fn holder(row: &AnyRow) -> Result<Holder, StoreError> {
+    Ok(Holder {
+        id: row.word("id")?,
+        boot: row.word("boot")?,
+        name: row.word("name")?,
+        host: row.word("host")?,
+        last_seen: row.time("last_seen")?,
+    })
 }
 
 fn delegate(row: &AnyRow) -> Result<Delegate, StoreError> {

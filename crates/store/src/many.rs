@@ -27,15 +27,16 @@ pub(crate) async fn touch(
              WHERE {table}.id = v.id AND COALESCE({table}.{column}, 0) < v.at",
             values(0, chunk.len(), 2)
         );
-        let query = chunk.iter().fold(passing(text), |query, (id, at)| query.bind(id.clone()).bind(*at));
+        let query = chunk.iter().fold(passing(conn, &text), |query, (id, at)| query.bind(id.clone()).bind(*at));
         conn.run(query).await?;
     }
     Ok(())
 }
 
-/// A statement whose text depends on the number of rows: built of constants, not worth keeping prepared.
-pub(crate) fn passing<'q>(text: String) -> Statement<'q> {
-    sqlx::query(AssertSqlSafe(text)).persistent(false)
+/// A statement whose text depends on the number of rows: built of constants, not worth keeping prepared. Its arguments
+/// stand in the order of their numbers.
+pub(crate) fn passing<'q>(conn: &Conn, text: &str) -> Statement<'q> {
+    sqlx::query(AssertSqlSafe(conn.database().in_order(text))).persistent(false)
 }
 
 /// `($1, $2), ($3, $4)` for `rows` rows of `columns`, counting on after `before` arguments.

@@ -19,6 +19,7 @@ const STOPPED: &str = "UPDATE receipt_lines SET stopped_at = $3, tasks_killed = 
 const GET: &str = "SELECT * FROM receipts WHERE id = $1";
 const LINES: &str = "SELECT * FROM receipt_lines WHERE receipt = $1 ORDER BY name, delegate";
 const STATEMENTS: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number";
+const LAST_STATEMENT: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number DESC LIMIT 1";
 const INCOMPLETE: &str = "SELECT id FROM receipts WHERE completed_at IS NULL";
 const LIST: &str = "SELECT * FROM receipts WHERE (revoked_at < $1 OR (revoked_at = $1 AND id < $2)) \
      AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) AND ($4 = '' OR token = $4) \
@@ -55,7 +56,7 @@ async fn insert_lines(conn: &mut Conn, id: ReceiptId, lines: &[ReceiptLine]) -> 
          lease_ends_by) VALUES {}",
         many::values(0, lines.len(), 9)
     );
-    let query = lines.iter().fold(many::passing(text), |query, line| {
+    let query = lines.iter().fold(many::passing(conn, &text), |query, line| {
         query
             .bind(id.to_string())
             .bind(line.delegate.to_string())
@@ -84,6 +85,15 @@ pub async fn add_statement(conn: &mut Conn, id: ReceiptId, statement: &Statement
     conn.run_one(query).await
 }
 
+/// The newest statement of a receipt.
+///
+/// # Errors
+/// [`StoreError::NotFound`] for a receipt without any, which is none of ours.
+pub async fn last_statement(conn: &mut Conn, id: ReceiptId) -> Result<Statement, StoreError> {
+    let row = conn.maybe(sqlx::query(LAST_STATEMENT).bind(id.to_string())).await?;
+    statement(&row.ok_or(StoreError::NotFound)?)
+}
+
 /// Notes when the sessions of these delegates were seen closed; a time that is noted stays.
 ///
 /// # Errors
@@ -92,12 +102,14 @@ pub async fn cut(conn: &mut Conn, id: ReceiptId, cuts: &[(DelegateId, Millis)]) 
     for chunk in cuts.chunks(many::ROWS_MAX) {
         let text = format!(
             "WITH v (delegate, at) AS (VALUES {}) UPDATE receipt_lines SET cut_at = v.at FROM v \
-             WHERE receipt_lines.receipt = $1 AND receipt_lines.delegate = v.delegate \
-             AND receipt_lines.cut_at IS NULL",
-            many::values(1, chunk.len(), 2)
+             WHERE receipt_lines.delegate = v.delegate AND receipt_lines.cut_at IS NULL \
+             AND receipt_lines.receipt = ${}",
+            many::values(0, chunk.len(), 2),
+            2 * chunk.len() + 1
         );
-        let query = many::passing(text).bind(id.to_string());
-        conn.run(chunk.iter().fold(query, |query, (id, at)| query.bind(id.to_string()).bind(*at))).await?;
+        let query = many::passing(conn, &text);
+        let query = chunk.iter().fold(query, |query, (id, at)| query.bind(id.to_string()).bind(*at));
+        conn.run(query.bind(id.to_string())).await?;
     }
     Ok(())
 }

@@ -42,6 +42,26 @@ pub enum Finish {
 /// What a delegate needs of a task: the work, and the sealed secrets while it is open.
 pub type Work = (Vec<u8>, Option<Vec<u8>>);
 
+/// A task that shall go to a delegate, through the connection with this counter.
+#[derive(Clone, Copy, Debug)]
+pub struct Assign<'a> {
+    /// Which task.
+    pub task: TaskId,
+    /// Its attempt from now on.
+    pub attempt: &'a Attempt,
+    /// The connection, by its place among those of the delegate's start.
+    pub counter: u64,
+}
+
+/// One that has gone there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// Which task.
+    pub task: TaskId,
+    /// What the delegate needs of it.
+    pub work: Work,
+}
+
 /// All columns but the large ones.
 macro_rules! select {
     ($rest:literal) => {
@@ -65,15 +85,13 @@ const LIST: &str = select!(
 );
 const QUEUED: &str = select!("WHERE state = 'queued' AND finished_at IS NULL ORDER BY created_at, id");
 const OPEN: &str = select!("WHERE state IN ('assigned', 'running') AND finished_at IS NULL ORDER BY created_at, id");
+const OPEN_WHERE: &str = select!("WHERE state IN ('assigned', 'running') AND finished_at IS NULL");
 const OPEN_OF_TOKEN: &str = select!("WHERE token = $1 AND state IN ('assigned', 'running') AND finished_at IS NULL");
 const OPEN_OF_BOOT: &str =
     select!("WHERE delegate = $1 AND boot = $2 AND state IN ('assigned', 'running') AND finished_at IS NULL");
 const BY_ATTEMPT: &str = select!("WHERE attempt = $1 OR id = (SELECT task FROM former_attempts WHERE id = $1)");
 const FORMER_DELEGATE: &str = "SELECT delegate FROM former_attempts WHERE id = $1";
 const WORK: &str = "SELECT work, sealed_secrets FROM tasks WHERE id = $1";
-const ASSIGN: &str = "UPDATE tasks SET state = 'assigned', attempt = $2, delegate = $3, boot = $4, token = $5, \
-     assigned_at = $6 WHERE id = $1 AND state = 'queued' \
-     AND EXISTS (SELECT 1 FROM delegates WHERE id = $3 AND boot = $4 AND counter = $7)";
 const STARTED: &str = "UPDATE tasks SET state = 'running', started_at = $2 WHERE attempt = $1 AND state = 'assigned'";
 const FINISH: &str = "UPDATE tasks SET state = $2, exit_code = $3, reason = $4, finished_at = $5, \
      sealed_secrets = NULL WHERE attempt = $1 AND (state = 'assigned' OR (state = 'running' AND $2 <> 'rejected')) \
@@ -170,6 +188,20 @@ pub async fn open_of_token(conn: &mut Conn, token: TokenId) -> Result<Vec<Task>,
     tasks(conn, sqlx::query(OPEN_OF_TOKEN).bind(token.to_string())).await
 }
 
+/// Those of them that run on one of these delegates.
+///
+/// # Errors
+/// Those of the database.
+pub async fn open_of_delegates(conn: &mut Conn, delegates: &[DelegateId]) -> Result<Vec<Task>, StoreError> {
+    let mut found = Vec::new();
+    for chunk in delegates.chunks(many::ROWS_MAX) {
+        let text = format!("{OPEN_WHERE} AND delegate IN ({})", many::arguments(0, chunk.len()));
+        let query = chunk.iter().fold(many::passing(conn, &text), |query, id| query.bind(id.to_string()));
+        found.extend(tasks(conn, query).await?);
+    }
+    Ok(found)
+}
+
 /// Those of them that run on this start of this delegate.
 ///
 /// # Errors
@@ -204,30 +236,39 @@ pub async fn work(conn: &mut Conn, id: TaskId) -> Result<Work, StoreError> {
     Ok((row.bytes("work")?, row.plain("sealed_secrets")?))
 }
 
-/// Gives a queued task to a delegate, through the connection with this `counter`: a later connection of the
-/// delegate has been told what it holds, and would not learn of this.
+/// Gives queued tasks to delegates. One that is not queued (any more) is left out of the answer, and so is one whose
+/// delegate has connected anew: its newest connection has been told what it holds, and would not learn of this.
 ///
 /// # Errors
-/// [`StoreError::Refused`] when it is not queued (any more), does not exist, or the delegate has connected anew.
-pub async fn assign(
-    conn: &mut Conn,
-    id: TaskId,
-    attempt: &Attempt,
-    counter: u64,
-    now: Millis,
-) -> Result<(), StoreError> {
-    let query = sqlx::query(ASSIGN)
-        .bind(id.to_string())
-        .bind(attempt.id.to_string())
-        .bind(attempt.delegate.to_string())
-        .bind(attempt.boot.to_string())
-        .bind(attempt.token.to_string())
-        .bind(now)
-        .bind(integer(counter)?);
-    match conn.run(query).await? {
-        1 => Ok(()),
-        _ => Err(StoreError::refused("the task is not queued, or its delegate has connected anew")),
+/// Those of the database.
+pub async fn assign(conn: &mut Conn, wanted: &[Assign<'_>], now: Millis) -> Result<Vec<Assigned>, StoreError> {
+    let mut assigned = Vec::new();
+    for chunk in wanted.chunks(many::ROWS_MAX) {
+        let text = format!(
+            "WITH v (id, attempt, delegate, boot, token, counter) AS (VALUES {}) UPDATE tasks \
+             SET state = 'assigned', attempt = v.attempt, delegate = v.delegate, boot = v.boot, token = v.token, \
+             assigned_at = ${} FROM v WHERE tasks.id = v.id AND tasks.state = 'queued' \
+             AND EXISTS (SELECT 1 FROM delegates d WHERE d.id = v.delegate AND d.boot = v.boot AND d.counter = v.counter) \
+             RETURNING tasks.id, work, sealed_secrets",
+            many::values(0, chunk.len(), 6),
+            6 * chunk.len() + 1
+        );
+        let mut query = many::passing(conn, &text).persistent(chunk.len() == 1);
+        for one in chunk {
+            query = query
+                .bind(one.task.to_string())
+                .bind(one.attempt.id.to_string())
+                .bind(one.attempt.delegate.to_string())
+                .bind(one.attempt.boot.to_string())
+                .bind(one.attempt.token.to_string())
+                .bind(integer(one.counter)?);
+        }
+        for row in conn.all(query.bind(now)).await? {
+            let work = (row.bytes("work")?, row.plain("sealed_secrets")?);
+            assigned.push(Assigned { task: row.word("id")?, work });
+        }
     }
+    Ok(assigned)
 }
 
 /// Notes that an assigned attempt started; whether it was still waiting for that.
@@ -286,6 +327,24 @@ pub async fn end_unassigned(
     Ok(conn.run(query.bind(reason.to_owned()).bind(now)).await? == 1)
 }
 
+/// Which of these open tasks a person wants to end.
+///
+/// # Errors
+/// Those of the database.
+pub async fn cancel_requested(conn: &mut Conn, ids: &[TaskId]) -> Result<Vec<TaskId>, StoreError> {
+    let mut found = Vec::new();
+    for chunk in ids.chunks(many::ROWS_MAX) {
+        let arguments = many::arguments(0, chunk.len());
+        let text =
+            format!("SELECT id FROM tasks WHERE id IN ({arguments}) AND cancel_requested = 1 AND finished_at IS NULL");
+        let query = chunk.iter().fold(many::passing(conn, &text), |query, id| query.bind(id.to_string()));
+        for row in conn.all(query).await? {
+            found.push(row.word("id")?);
+        }
+    }
+    Ok(found)
+}
+
 /// Notes that a person wants the task to end; whether it had not ended yet.
 ///
 /// # Errors
@@ -322,7 +381,7 @@ pub async fn lose(conn: &mut Conn, attempts: &[AttemptId], reason: &str, now: Mi
              WHERE attempt IN ({}) AND state IN ('assigned', 'running')",
             many::arguments(2, chunk.len())
         );
-        let query = many::passing(text).bind(reason.to_owned()).bind(now);
+        let query = many::passing(conn, &text).bind(reason.to_owned()).bind(now);
         lost += conn.run(chunk.iter().fold(query, |query, id| query.bind(id.to_string()))).await?;
     }
     Ok(lost)

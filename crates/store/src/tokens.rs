@@ -1,5 +1,7 @@
 //! Delegate tokens and, in a table of their own, the sealed keys of their generations.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use legation_model::{
     Millis, Name, Scope,
     ids::{ManagerKeyId, ReceiptId, TokenId},
@@ -190,6 +192,20 @@ pub async fn lock_shared(conn: &mut Conn, id: TokenId) -> Result<Option<TokenSta
     let text = format!("{STATUS}{}", conn.for_share());
     let row = conn.maybe(sqlx::query(sqlx::AssertSqlSafe(text)).bind(id.to_string())).await?;
     row.map(|row| row.word("status")).transpose()
+}
+
+/// The same for several at once; those that do not exist are missing from the answer.
+///
+/// # Errors
+/// Those of the database.
+pub async fn lock_shared_all(
+    conn: &mut Conn,
+    ids: &BTreeSet<TokenId>,
+) -> Result<BTreeMap<TokenId, TokenStatus>, StoreError> {
+    let arguments = many::arguments(0, ids.len());
+    let text = format!("SELECT id, status FROM tokens WHERE id IN ({arguments}){}", conn.for_share());
+    let query = ids.iter().fold(many::passing(conn, &text), |query, id| query.bind(id.to_string()));
+    conn.all(query).await?.iter().map(|row| Ok((row.word("id")?, row.word("status")?))).collect()
 }
 
 /// Every token's status and expiry, deleted ones included: what the sweep compares sessions with.

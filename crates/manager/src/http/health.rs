@@ -40,7 +40,7 @@ pub(super) async fn ready(State(manager): State<Arc<Manager>>) -> Json<Health> {
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub(super) async fn metrics(State(manager): State<Arc<Manager>>) -> String {
-    manager.metrics.sessions.set(manager.sessions.current().len() as i64);
+    manager.metrics.sessions.set(manager.sessions.len() as i64);
     manager.metrics.queued.set(manager.queue.len() as i64);
     manager.metrics.render()
 }

@@ -8,9 +8,11 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use legation_api::{Code, Problem};
-use legation_link::{SUBPROTOCOL, accept_key};
+use legation_link::{SUBPROTOCOL, Socket, accept_key};
+use tokio::net::TcpStream;
 
 use crate::{Manager, error::Refusal, serve::Peer};
 
@@ -27,7 +29,7 @@ pub(super) async fn upgrade(State(manager): State<Arc<Manager>>, mut request: Re
     let upgrading = hyper::upgrade::on(&mut request);
     manager.connections.clone().spawn(async move {
         match upgrading.await {
-            Ok(io) => manager.serve_link(TokioIo::new(io), peer.0).await,
+            Ok(io) => manager.serve_link(socket(io), peer.0).await,
             Err(error) => tracing::debug!(%error, "an upgrade did not happen"),
         }
     });
@@ -39,6 +41,14 @@ pub(super) async fn upgrade(State(manager): State<Arc<Manager>>, mut request: Re
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     Ok(response)
+}
+
+/// The upgraded connection, without the layers that HTTP needed where it is plain TCP.
+fn socket(io: Upgraded) -> Socket {
+    match io.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => Socket::tcp_server(parts.io.into_inner(), &parts.read_buf),
+        Err(io) => Socket::server(TokioIo::new(io)),
+    }
 }
 
 /// Checks the request against RFC 6455 section 4.2.1 and makes the answer's key.

@@ -138,7 +138,7 @@ pub(crate) async fn delegates(place: &Place) {
     let (store, token) = with_token(place).await;
     let delegate = make::delegate(1, token);
     let first = delegate.clone();
-    write!(store, |tx| delegates::upsert(tx, &first).await).unwrap();
+    write!(store, |tx| delegates::upsert(tx, std::slice::from_ref(&first)).await).unwrap();
     let key = delegate.public_key;
     let found = read!(store, |conn| delegates::by_key(conn, &scope("acme/shop"), &key).await);
     assert_eq!(found, Ok(Some(delegate.clone())));
@@ -146,7 +146,7 @@ pub(crate) async fn delegates(place: &Place) {
     write!(store, |tx| delegates::set_status(tx, id(1), DelegateStatus::Stopped).await).unwrap();
     let mut again = delegate.clone();
     (again.counter, again.name, again.first_seen) = (2, name("renamed"), NOW + 99);
-    write!(store, |tx| delegates::upsert(tx, &again).await).unwrap();
+    write!(store, |tx| delegates::upsert(tx, std::slice::from_ref(&again)).await).unwrap();
     let found = read!(store, |conn| delegates::get(conn, delegate.id).await).unwrap().unwrap();
     assert_eq!((found.counter, found.name), (2, name("renamed")));
     assert_eq!(found.status, DelegateStatus::Stopped, "a connection undid a stop");
@@ -154,13 +154,16 @@ pub(crate) async fn delegates(place: &Place) {
 
     let mut thief = make::delegate(2, token);
     thief.public_key = delegate.public_key;
-    assert_eq!(write!(store, |tx| delegates::upsert(tx, &thief).await), Err(StoreError::Taken));
+    assert_eq!(write!(store, |tx| delegates::upsert(tx, std::slice::from_ref(&thief)).await), Err(StoreError::Taken));
     let orphan = make::delegate(3, id(404));
-    assert_eq!(write!(store, |tx| delegates::upsert(tx, &orphan).await), Err(StoreError::NotFound));
+    assert_eq!(
+        write!(store, |tx| delegates::upsert(tx, std::slice::from_ref(&orphan)).await),
+        Err(StoreError::NotFound)
+    );
 
     write!(store, |tx| delegates::touch_seen(tx, &[(id(1), NOW + 50)]).await).unwrap();
     write!(store, |tx| delegates::touch_seen(tx, &[]).await).unwrap();
-    let of_token = read!(store, |conn| delegates::of_token(conn, token).await).unwrap();
+    let of_token = read!(store, |conn| delegates::holders(conn, token).await).unwrap();
     assert_eq!(of_token.iter().map(|found| found.last_seen).collect::<Vec<_>>(), [NOW + 50]);
     let list = async |filter: DelegateFilter| {
         let page = Page::first(10);
@@ -221,10 +224,10 @@ pub(crate) async fn audit(place: &Place) {
     };
     for number in 1..=3 {
         let record = record(number);
-        write!(store, |tx| audit::append(tx, &record).await).unwrap();
+        write!(store, |tx| audit::append(tx, std::slice::from_ref(&record)).await).unwrap();
     }
     let fork = record(3);
-    assert_eq!(write!(store, |tx| audit::append(tx, &fork).await), Err(StoreError::Taken));
+    assert_eq!(write!(store, |tx| audit::append(tx, std::slice::from_ref(&fork)).await), Err(StoreError::Taken));
     assert_eq!(read!(store, |conn| audit::last(conn).await), Ok(Some((3, vec![3; 32]))));
     let page = Page::first(2);
     let list = read!(store, |conn| audit::list(conn, None, &page).await).unwrap();

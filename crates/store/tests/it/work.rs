@@ -3,12 +3,12 @@
 use legation_model::{
     delegate::Delegate,
     ids::{AttemptId, TaskId, TokenId},
-    task::TaskState,
+    task::{Attempt, TaskState},
 };
 use legation_store::{
-    Page, Store, StoreError, delegates,
+    Page, Store, StoreError, Tx, delegates,
     output::{self, Appended},
-    tasks::{self, Finish, TaskFilter},
+    tasks::{self, Assign, Finish, TaskFilter},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ async fn with_delegates(place: &Place) -> (Store, TokenId) {
     let (store, token) = with_token(place).await;
     write!(store, |tx| {
         for number in 1..=4 {
-            delegates::upsert(tx, &make::delegate(number, token)).await?;
+            delegates::upsert(tx, std::slice::from_ref(&make::delegate(number, token))).await?;
         }
         Ok(())
     })
@@ -30,11 +30,20 @@ async fn with_delegates(place: &Place) -> (Store, TokenId) {
     (store, token)
 }
 
+/// Assigns task `number` through the first connection; refused when the store leaves it out.
+async fn assign(tx: &mut Tx, number: u64, attempt: &Attempt) -> Result<(), StoreError> {
+    let wanted = [Assign { task: id(number), attempt, counter: 1 }];
+    match tasks::assign(tx, &wanted, NOW).await?.as_slice() {
+        [assigned] if assigned.task == id(number) => Ok(()),
+        others => Err(StoreError::Refused(format!("{others:?}"))),
+    }
+}
+
 /// Adds task `number` and assigns it to attempt `number`.
 async fn assigned(store: &Store, number: u64) {
     write!(store, |tx| {
         tasks::insert(tx, &make::task(number), b"work", Some(b"sealed")).await?;
-        tasks::assign(tx, id(number), &make::attempt(number, id(1)), 1, NOW).await
+        assign(tx, number, &make::attempt(number, id(1))).await
     })
     .unwrap();
 }
@@ -57,10 +66,10 @@ pub(crate) async fn tasks(place: &Place) {
     let work = async || read!(store, |conn| tasks::work(conn, id(1)).await);
     assert_eq!(work().await, Ok((b"work".to_vec(), Some(b"sealed".to_vec()))));
 
-    let assign = async || write!(store, |tx| tasks::assign(tx, id(1), &make::attempt(1, id(1)), 1, NOW).await);
+    let assign = async || write!(store, |tx| assign(tx, 1, &make::attempt(1, id(1))).await);
     let connect = async |counter| {
         let delegate = Delegate { counter, ..make::delegate(1, id(1)) };
-        write!(store, |tx| delegates::upsert(tx, &delegate).await).unwrap();
+        write!(store, |tx| delegates::upsert(tx, std::slice::from_ref(&delegate)).await).unwrap();
     };
     connect(2).await;
     assert!(matches!(assign().await, Err(StoreError::Refused(_))), "through a connection that is not the newest");
@@ -134,7 +143,7 @@ pub(crate) async fn requeued_tasks(place: &Place) {
     let patience = first.queue_deadline - first.created_at;
     assert_eq!(task.queue_deadline, later + patience, "a further try may wait as long as the first one might");
 
-    write!(store, |tx| tasks::assign(tx, id(1), &make::attempt(2, id(1)), 1, NOW).await).unwrap();
+    write!(store, |tx| assign(tx, 1, &make::attempt(2, id(1))).await).unwrap();
     assert_eq!(finish(&store, id(1), TaskState::Succeeded).await, Ok(Finish::Late(id(1))), "of the former attempt");
     let task = get(&store, id(1)).await;
     assert_eq!((task.state, task.attempt.clone()), (TaskState::Assigned, Some(make::attempt(2, id(1)))));
@@ -150,7 +159,7 @@ pub(crate) async fn open_attempts_are_lost_by_token(place: &Place) {
     }
     write!(store, |tx| {
         tasks::insert(tx, &make::task(4), b"", None).await?;
-        tasks::assign(tx, id(4), &make::attempt(4, id(77)), 1, NOW).await
+        assign(tx, 4, &make::attempt(4, id(77))).await
     })
     .unwrap();
     finish(&store, id(3), TaskState::Succeeded).await.unwrap();

@@ -1,0 +1,364 @@
+//! The transaction of admissions. Those that come while one is being written share the next: ten thousand delegates
+//! that return at once cost a statement for hundreds, and not several for each.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
+
+use legation_model::{
+    Millis, Scope,
+    delegate::{Delegate, DelegateStatus, FORMER_BOOTS_MAX},
+    ids::{BootId, DelegateId, TokenId},
+    task::Task,
+    token::TokenStatus,
+};
+use legation_store::{
+    StoreError, Tx,
+    delegates::{self, Holder},
+    job, tasks, tokens,
+};
+use legation_wire::{
+    close::GoodbyeReason,
+    message::{Goodbye, Hello},
+};
+use tokio::sync::{Notify, oneshot};
+
+use crate::{
+    Manager,
+    audit::{self, Actor, Change},
+    live::{LiveToken, lock, retry},
+};
+
+/// Admissions in one transaction. Those that wait hold places for handshakes, which bounds them.
+const JOINS_MAX: usize = 256;
+/// Late starts that are remembered; when there are more, all are forgotten, which only delays an alarm.
+const LATE_BOOTS_MAX: usize = 4_096;
+/// How much older than the truth a last-seen time in the store may be: it is written every few seconds.
+const SEEN_SLACK: Millis = 60_000;
+
+/// A delegate that proved a token and wants to work.
+#[derive(Clone)]
+pub(crate) struct Join {
+    pub(crate) live: Arc<LiveToken>,
+    pub(crate) public_key: [u8; 32],
+    pub(crate) hello: Hello,
+    pub(crate) address: IpAddr,
+}
+
+/// What the transaction found.
+pub(crate) enum Joined {
+    /// It is in, with what it may still have to do, and its place in the order of admissions.
+    In {
+        id: DelegateId,
+        open: Vec<Task>,
+        admission: u64,
+        requeued: bool,
+    },
+    Out(Goodbye),
+    Cloned(DelegateId, Goodbye),
+}
+
+/// How a first frame relates to what is known of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival {
+    /// A key never seen in this scope.
+    Newcomer,
+    /// The same process, a later connection.
+    Reconnect,
+    /// A new process; what the old one ran is lost.
+    Restart,
+    /// A connection older than one that was admitted.
+    Stale,
+    /// A process that had been superseded is back. Once that may be a connection that was late.
+    Late,
+    /// It is back again: two processes share one key.
+    Clone,
+}
+
+/// Those that wait for a transaction.
+#[derive(Default)]
+pub(crate) struct Joins {
+    waiting: Mutex<Vec<(Join, oneshot::Sender<Result<Joined, StoreError>>)>>,
+    nudged: Notify,
+}
+
+/// A key within its scope.
+type Key = (Scope, [u8; 32]);
+
+/// What is read once for all, and what is written once for all.
+#[derive(Default)]
+struct Table {
+    statuses: BTreeMap<TokenId, TokenStatus>,
+    known: HashMap<Key, Delegate>,
+    open: Vec<Task>,
+    changed: BTreeSet<Key>,
+    changes: Vec<Change>,
+    /// Superseded starts that came back.
+    late: Vec<BootId>,
+}
+
+impl Manager {
+    /// Decides about one admission, in a transaction with others.
+    pub(crate) async fn join(&self, join: Join) -> Result<Joined, StoreError> {
+        let (answer, joined) = oneshot::channel();
+        lock(&self.joins.waiting).push((join, answer));
+        self.joins.nudged.notify_one();
+        joined.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the Manager is stopping".to_owned())))
+    }
+
+    /// Writes admissions until the Manager stops.
+    pub(crate) async fn join_loop(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.stopping.cancelled() => return lock(&self.joins.waiting).clear(),
+                () = self.joins.nudged.notified() => {}
+            }
+            loop {
+                let (joins, answers): (Vec<_>, Vec<_>) = {
+                    let mut waiting = lock(&self.joins.waiting);
+                    let count = waiting.len().min(JOINS_MAX);
+                    waiting.drain(..count).unzip()
+                };
+                if joins.is_empty() {
+                    break;
+                }
+                let joined = self.join_together(joins).await;
+                // Whoever hung up meanwhile does not need it.
+                answers.into_iter().zip(joined).for_each(|(answer, joined)| drop(answer.send(joined)));
+            }
+        }
+    }
+
+    /// All in one transaction; when that fails for a reason that one of them may have, each in its own.
+    async fn join_together(&self, joins: Vec<Join>) -> Vec<Result<Joined, StoreError>> {
+        let count = joins.len();
+        match self.store_joins(joins.clone()).await {
+            Ok(joined) => joined.into_iter().map(Ok).collect(),
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Fenced)) => {
+                (0..count).map(|_| Err(error.clone())).collect()
+            }
+            Err(error) if count == 1 => vec![Err(error)],
+            Err(_) => {
+                let mut joined = Vec::with_capacity(count);
+                for join in joins {
+                    joined.push(self.store_joins(vec![join]).await.and_then(first));
+                }
+                joined
+            }
+        }
+    }
+
+    /// Because the writer runs one transaction at a time, two connections of one key are decided one after the other.
+    async fn store_joins(&self, joins: Vec<Join>) -> Result<Vec<Joined>, StoreError> {
+        let this = self.handle();
+        let work = job(move |tx| {
+            Box::pin(async move {
+                let mut table = Table::read(tx, &joins).await?;
+                let mut joined = Vec::with_capacity(joins.len());
+                for join in joins {
+                    joined.push(this.decide(tx, &mut table, join).await?);
+                }
+                table.write(tx, this.clock.wall()).await?;
+                Ok((joined, table.late))
+            })
+        });
+        let (joined, late) = self.store.write(work).await?;
+        self.remember_late(late);
+        Ok(joined)
+    }
+
+    async fn decide(&self, tx: &mut Tx, table: &mut Table, join: Join) -> Result<Joined, StoreError> {
+        if table.statuses.get(&join.live.id) != Some(&TokenStatus::Active) {
+            return Ok(Joined::Out(retry("the token is no longer active")));
+        }
+        let key = (join.live.scope.clone(), join.public_key);
+        let known = table.known.get(&key).cloned();
+        let arrival = self.seen_before(table, arrival(known.as_ref(), &join.hello), join.hello.boot);
+        if let Some(goodbye) = refusal(known.as_ref(), arrival) {
+            return match known {
+                Some(known) if arrival == Arrival::Clone && known.status == DelegateStatus::Allowed => {
+                    table.quarantine(tx, key, &known).await?;
+                    Ok(Joined::Cloned(known.id, goodbye))
+                }
+                _ => Ok(Joined::Out(goodbye)),
+            };
+        }
+        let now = self.clock.wall();
+        if self.is_full(tx, table, &join.live, known.as_ref(), now).await? {
+            let text = "the token has as many delegates as it may";
+            return Ok(Joined::Out(Goodbye::new(GoodbyeReason::MaxDelegates, text)));
+        }
+        let mut requeued = false;
+        if let (Arrival::Restart, Some(known)) = (arrival, &known) {
+            let left = table.open_of(known.id, |boot| boot == known.boot);
+            requeued = !left.is_empty();
+            crate::reports::lose_or_requeue(tx, &left, "its delegate was restarted", now).await?;
+        }
+        let delegate = self.delegate_of(&join, known, now);
+        if arrival == Arrival::Newcomer {
+            table.changes.push(change("delegate.join", &delegate));
+        }
+        let (id, boot) = (delegate.id, delegate.boot);
+        table.known.insert(key.clone(), delegate);
+        table.changed.insert(key);
+        let open = table.open_of(id, |of| of == boot);
+        // Drawn here, so that the numbers have the order in which the store decided.
+        Ok(Joined::In { id, open, admission: self.next_admission(), requeued })
+    }
+
+    /// The delegate as it is from now on.
+    fn delegate_of(&self, join: &Join, known: Option<Delegate>, now: Millis) -> Delegate {
+        let hello = &join.hello;
+        let mut former_boots = known.as_ref().map(|known| known.former_boots.clone()).unwrap_or_default();
+        if let Some(known) = known.as_ref().filter(|known| known.boot != hello.boot) {
+            former_boots.push(known.boot);
+            let surplus = former_boots.len().saturating_sub(FORMER_BOOTS_MAX);
+            former_boots.drain(..surplus);
+        }
+        Delegate {
+            id: known.as_ref().map_or_else(|| DelegateId::random(&*self.entropy), |known| known.id),
+            scope: join.live.scope.clone(),
+            public_key: join.public_key,
+            token: join.live.id,
+            name: hello.name.clone(),
+            host: hello.host.clone(),
+            tags: hello.tags.clone(),
+            description: hello.description.clone(),
+            version: hello.version.clone(),
+            isolation: hello.isolation,
+            capacity: hello.capacity,
+            status: DelegateStatus::Allowed,
+            boot: hello.boot,
+            counter: hello.counter,
+            former_boots,
+            first_seen: known.map_or(now, |known| known.first_seen),
+            last_seen: now,
+            address: join.address.to_string(),
+        }
+    }
+
+    /// Whether the token already has as many delegates, connected or holding a lease, as it may.
+    async fn is_full(
+        &self,
+        tx: &mut Tx,
+        table: &mut Table,
+        live: &LiveToken,
+        newcomer: Option<&Delegate>,
+        now: Millis,
+    ) -> Result<bool, StoreError> {
+        let Some(max) = live.limits.max_delegates else { return Ok(false) };
+        // Those that were let in before it in this transaction count as well.
+        table.write(tx, now).await?;
+        let others = delegates::holders(tx, live.id).await?;
+        let (wall, boot) = (self.clock.wall(), self.clock.boot());
+        let holds = |other: &Holder| {
+            let answered = self.sessions.last_answered(other.id);
+            // Of a delegate that this process has not heard, the store knows when it was last seen.
+            let since = answered.map_or(wall - other.last_seen - SEEN_SLACK, |answered| boot - answered);
+            let held = self.sessions.newest(other.id).is_some() || since < live.timing.lease_counted();
+            held && Some(other.id) != newcomer.map(|known| known.id)
+        };
+        Ok(others.iter().filter(|other| holds(other)).count() >= max as usize)
+    }
+
+    /// Tells a connection that was late from a process that is still alive: only the latter comes twice.
+    fn seen_before(&self, table: &mut Table, arrival: Arrival, boot: BootId) -> Arrival {
+        if arrival != Arrival::Late {
+            return arrival;
+        }
+        if table.late.contains(&boot) || lock(&self.late_boots).contains(&boot) {
+            return Arrival::Clone;
+        }
+        table.late.push(boot);
+        Arrival::Late
+    }
+
+    /// Only once the transaction is over: one that is tried again has not seen anybody before.
+    fn remember_late(&self, boots: Vec<BootId>) {
+        let mut late = lock(&self.late_boots);
+        if late.len() + boots.len() > LATE_BOOTS_MAX {
+            late.clear();
+        }
+        late.extend(boots);
+    }
+}
+
+impl Table {
+    async fn read(tx: &mut Tx, joins: &[Join]) -> Result<Self, StoreError> {
+        let tokens: BTreeSet<TokenId> = joins.iter().map(|join| join.live.id).collect();
+        let mut keys: BTreeMap<&Scope, Vec<[u8; 32]>> = BTreeMap::new();
+        for join in joins {
+            keys.entry(&join.live.scope).or_default().push(join.public_key);
+        }
+        let mut table = Self { statuses: tokens::lock_shared_all(tx, &tokens).await?, ..Self::default() };
+        for (scope, keys) in keys {
+            let found = delegates::by_keys(tx, scope, &keys).await?;
+            table.known.extend(found.into_iter().map(|known| ((scope.clone(), known.public_key), known)));
+        }
+        let ids: Vec<DelegateId> = table.known.values().map(|known| known.id).collect();
+        table.open = tasks::open_of_delegates(tx, &ids).await?;
+        Ok(table)
+    }
+
+    /// The open tasks of a delegate, of those starts of it.
+    fn open_of(&self, id: DelegateId, boot: impl Fn(BootId) -> bool) -> Vec<Task> {
+        let of = |task: &&Task| task.attempt.as_ref().is_some_and(|held| held.delegate == id && boot(held.boot));
+        self.open.iter().filter(of).cloned().collect()
+    }
+
+    async fn quarantine(&mut self, tx: &mut Tx, key: Key, known: &Delegate) -> Result<(), StoreError> {
+        delegates::set_status(tx, known.id, DelegateStatus::Quarantined).await?;
+        self.changes.push(change("delegate.quarantine", known));
+        if let Some(known) = self.known.get_mut(&key) {
+            known.status = DelegateStatus::Quarantined;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, tx: &mut Tx, now: Millis) -> Result<(), StoreError> {
+        let changed = std::mem::take(&mut self.changed);
+        let changed: Vec<Delegate> = changed.iter().filter_map(|key| self.known.get(key).cloned()).collect();
+        delegates::upsert(tx, &changed).await?;
+        audit::append_all(tx, &Actor::system(), now, std::mem::take(&mut self.changes)).await
+    }
+}
+
+fn first(joined: Vec<Joined>) -> Result<Joined, StoreError> {
+    joined.into_iter().next().ok_or(StoreError::NotFound)
+}
+
+fn arrival(known: Option<&Delegate>, hello: &Hello) -> Arrival {
+    let Some(known) = known else { return Arrival::Newcomer };
+    if known.boot == hello.boot {
+        return if hello.counter > known.counter { Arrival::Reconnect } else { Arrival::Stale };
+    }
+    if known.former_boots.contains(&hello.boot) { Arrival::Late } else { Arrival::Restart }
+}
+
+/// The Goodbye for an arrival that cannot be admitted.
+fn refusal(known: Option<&Delegate>, arrival: Arrival) -> Option<Goodbye> {
+    let (reason, text) = match (known?.status, arrival) {
+        (DelegateStatus::Stopped, _) => (GoodbyeReason::DelegateStopped, "a person stopped this delegate"),
+        (DelegateStatus::Quarantined, _) => (
+            GoodbyeReason::DelegateStopped,
+            "this delegate's key was used by two processes; start with a new state directory",
+        ),
+        (DelegateStatus::Allowed, Arrival::Clone) => (
+            GoodbyeReason::DelegateStopped,
+            "another process uses this delegate's key; give each its own state directory",
+        ),
+        (DelegateStatus::Allowed, Arrival::Stale | Arrival::Late) => {
+            (GoodbyeReason::Superseded, "a newer connection of this delegate took over")
+        }
+        (DelegateStatus::Allowed, _) => return None,
+    };
+    Some(Goodbye::new(reason, text))
+}
+
+/// A change of a delegate, for the audit chain.
+fn change(action: &'static str, delegate: &Delegate) -> Change {
+    let detail = format!("name {} host {} token {}", delegate.name, delegate.host, delegate.token);
+    Change { action, object: delegate.id.to_string(), scope: delegate.scope.clone(), detail }
+}

@@ -1,0 +1,41 @@
+//! Connections that have heard their last word and are only kept open so that it arrives.
+//!
+//! Nothing is read from them and nothing more can be written. Closed at once, with something of the peer unread, the
+//! kernel would answer with a reset, which may destroy what was said last. One sweep lets all of them go; each for
+//! itself would cost a timer and a waking.
+
+use std::{collections::VecDeque, sync::Mutex};
+
+use legation_link::Parted;
+use legation_model::Millis;
+
+use crate::live::lock;
+
+/// How long one is kept, in milliseconds: a round trip over a satellite fits into half of it.
+const LINGER: Millis = 1_000;
+/// The most that are kept; beyond it the oldest go at once.
+const PARTED_MAX: usize = 20_000;
+
+/// Those that are kept, oldest first.
+#[derive(Default)]
+pub struct PartedLinks(Mutex<VecDeque<(Millis, Parted)>>);
+
+impl PartedLinks {
+    /// Keeps one from `now` on.
+    pub fn keep(&self, parted: Parted, now: Millis) {
+        let mut kept = lock(&self.0);
+        let surplus = if kept.len() >= PARTED_MAX { kept.pop_front() } else { None };
+        kept.push_back((now, parted));
+        drop(kept);
+        drop(surplus);
+    }
+
+    /// Closes those whose time is over.
+    pub fn let_go(&self, now: Millis) {
+        let mut kept = lock(&self.0);
+        let over = kept.partition_point(|(since, _)| *since + LINGER <= now);
+        let over: Vec<_> = kept.drain(..over).collect();
+        drop(kept);
+        drop(over);
+    }
+}
