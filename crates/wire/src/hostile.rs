@@ -16,7 +16,7 @@ use crate::{
     end::EVENTS_MAX,
     frame::PART_MAX,
     handshake::{Initiator, Responder, draw},
-    message::{Frame, FromDelegate, Stopped},
+    message::{Frame, FromDelegate, Stopped, ToDelegate, Welcome},
 };
 
 struct Counting;
@@ -224,8 +224,18 @@ fn messages_that_nobody_takes_are_bounded() {
 
 #[test]
 fn a_manager_that_welcomes_a_stopped_delegate_is_closed() {
-    use crate::message::ToDelegate;
+    use legation_model::ids::{DelegateId, SessionId};
+    let welcome = ToDelegate::Welcome(Welcome {
+        account: "default".to_owned(),
+        scope: "default".parse().expect("a scope"),
+        delegate: DelegateId([7; 16]),
+        generation: 1,
+        session: SessionId([8; 16]),
+        heartbeat: 1_000,
+        lease: 10_000,
+        first_retry: 1_000,
+        server_time: 0,
+    });
     let (mut transport, mut delegate) = against_delegate();
-    let frame = ToDelegate::HeartbeatAck { sent: 1 }.encode();
-    assert_eq!(delegate.receive(&transport.seal(&whole(&frame)), 0), Err(Close::OutOfPlace));
+    assert_eq!(delegate.receive(&transport.seal(&whole(&welcome.encode())), 0), Err(Close::OutOfPlace));
 }
