@@ -81,7 +81,7 @@ pub struct Welcome {
     #[n(2)]
     #[cbor(with = "codec::id")]
     pub delegate: DelegateId,
-    /// The newest generation of its token.
+    /// The generation of its token that it proved.
     #[n(3)]
     pub generation: u32,
     /// This session.
