@@ -1,6 +1,6 @@
 //! From a token's secret to the key that both ends mix into the handshake.
 
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use legation_model::{Secret, ids::TokenId};
 use zeroize::Zeroizing;
 
@@ -18,18 +18,10 @@ pub fn derive(secret: &Secret<32>, token: TokenId, generation: u32) -> Secret<32
     let mut psk = Zeroizing::new([0; 32]);
     Salt::new(HKDF_SHA256, SALT)
         .extract(secret.expose())
-        .expand(&info, Length)
+        .expand(&info, HKDF_SHA256)
         .and_then(|okm| okm.fill(&mut *psk))
-        .expect("HKDF-SHA256 gives up to 8,160 bytes, and 32 are asked for");
+        .expect("32 bytes are within what HKDF-SHA256 gives");
     Secret::new(*psk)
-}
-
-struct Length;
-
-impl KeyType for Length {
-    fn len(&self) -> usize {
-        32
-    }
 }
 
 #[cfg(test)]
