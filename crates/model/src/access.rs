@@ -51,7 +51,7 @@ impl Permission {
     }
 }
 
-crate::delegate::words!(Permission);
+crate::word::words!(Permission);
 
 /// A named set of permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ impl Role {
     }
 }
 
-crate::delegate::words!(Role);
+crate::word::words!(Role);
 
 #[cfg(test)]
 mod tests {

@@ -7,32 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Millis, Name, Scope, Text,
     ids::{BootId, DelegateId, TokenId},
+    word::words,
 };
-
-/// Gives an enum with `ALL` and `as_str` its `Display` and `FromStr`.
-macro_rules! words {
-    ($name:ident) => {
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = $crate::delegate::WordError;
-
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Self::ALL.into_iter().find(|word| word.as_str() == text).ok_or($crate::delegate::WordError)
-            }
-        }
-    };
-}
-pub(crate) use words;
-
-/// A word that is not in the closed list it should come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not one of the known words")]
-pub struct WordError;
 
 /// Whether the Manager lets a delegate key work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

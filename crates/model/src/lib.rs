@@ -16,6 +16,7 @@ pub mod scope;
 pub mod secret;
 pub mod task;
 pub mod token;
+pub mod word;
 
 pub use clock::{Clock, Entropy, Millis};
 pub use name::{Name, Text};

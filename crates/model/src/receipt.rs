@@ -88,4 +88,4 @@ impl Cause {
     }
 }
 
-crate::delegate::words!(Cause);
+crate::word::words!(Cause);

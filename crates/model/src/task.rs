@@ -78,7 +78,7 @@ impl TaskState {
     }
 }
 
-crate::delegate::words!(TaskState);
+crate::word::words!(TaskState);
 
 /// What a task does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ impl TaskKind {
     }
 }
 
-crate::delegate::words!(TaskKind);
+crate::word::words!(TaskKind);
 
 /// A task as the Manager knows it, without its work (which only the delegate needs) and its secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -169,7 +169,7 @@ impl TokenStatus {
     }
 }
 
-crate::delegate::words!(TokenStatus);
+crate::word::words!(TokenStatus);
 
 /// What an issuer may restrict. Everything empty means no restriction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
