@@ -4,7 +4,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
 };
@@ -17,6 +17,8 @@ use rustix::{
 
 /// Memory of the waiting thread, which calls one system call in a loop.
 const STACK: usize = 64 << 10;
+/// What ends: the main process and everything, each once.
+const ENDS: usize = 2;
 
 /// Something ended.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +40,7 @@ impl Reaper {
     /// Starts to wait; the main process must exist already, because "no children" means the end.
     pub(super) fn start(main: i32) -> std::io::Result<Self> {
         let signal = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let (sender, ended) = channel();
+        let (sender, ended) = sync_channel(ENDS);
         let bell = Arc::clone(&signal);
         thread::Builder::new().stack_size(STACK).spawn(move || reap(main, &sender, &bell))?;
         Ok(Self { ended, signal })
@@ -59,7 +61,7 @@ impl AsFd for Reaper {
     }
 }
 
-fn reap(main: i32, ended: &Sender<Reaped>, bell: &OwnedFd) {
+fn reap(main: i32, ended: &SyncSender<Reaped>, bell: &OwnedFd) {
     loop {
         let reaped = match wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid.as_raw_pid() == main => Reaped::Main(status),
