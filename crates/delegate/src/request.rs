@@ -22,7 +22,7 @@ const REDIRECTS_MAX: usize = 10;
 pub fn begin(assignment: Assignment, policy: Policy, wanted: Wanted, tell: Teller) -> Running {
     let (sender, receiver) = watch::channel(wanted);
     tokio::spawn(attend(assignment, policy, receiver, tell));
-    Running { wanted: sender, supervisor: None }
+    Running { wanted: sender }
 }
 
 async fn attend(assignment: Assignment, policy: Policy, wanted: watch::Receiver<Wanted>, tell: Teller) {

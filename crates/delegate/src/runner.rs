@@ -51,8 +51,6 @@ pub type Teller = mpsc::Sender<(AttemptId, Told)>;
 pub struct Running {
     /// What the agent wants of it.
     pub wanted: watch::Sender<Wanted>,
-    /// Its supervisor, if it has one.
-    pub supervisor: Option<Process>,
 }
 
 /// A supervisor that waits for its first order. Dropped, it ends.
@@ -87,9 +85,8 @@ impl Waiting {
     pub fn begin(self, begin: Begin, tell: Teller) -> Running {
         let wanted = Wanted { lease_until: begin.lease_until, cancel: None };
         let (sender, receiver) = watch::channel(wanted);
-        let supervisor = Some(self.process);
         tokio::spawn(self.attend(begin, receiver, tell));
-        Running { wanted: sender, supervisor }
+        Running { wanted: sender }
     }
 
     async fn attend(self, begin: Begin, wanted: watch::Receiver<Wanted>, tell: Teller) {
