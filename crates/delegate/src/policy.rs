@@ -40,9 +40,7 @@ impl Policy {
             return Err(format!("the delegate's owner does not allow {} tasks", work.kind()));
         }
         match work {
-            Work::Shell { interpreter, .. } => {
-                self.check_interpreter(interpreter.first().map_or("/bin/sh", String::as_str))
-            }
+            Work::Shell { interpreter, .. } => self.check_interpreter(program(interpreter)),
             Work::Http { url, .. } => {
                 let url = reqwest::Url::parse(url).map_err(|error| format!("the URL cannot be used: {error}"))?;
                 self.check_host(&url)
@@ -73,6 +71,12 @@ impl Policy {
         }
         Err(format!("the delegate's owner does not allow the interpreter {program:?}"))
     }
+}
+
+/// The program that runs a script, the shell when its task names none. Asked both by the check and by what starts the
+/// program, so that the owner's rule is about what runs.
+pub fn program(interpreter: &[String]) -> &str {
+    interpreter.first().map_or("/bin/sh", String::as_str)
 }
 
 #[cfg(test)]

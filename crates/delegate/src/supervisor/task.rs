@@ -18,9 +18,7 @@ use legation_wire::message::{Stream, Work};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 
 use super::order::{Begin, RunAs};
-
-/// The interpreter when a task names none.
-const SHELL: &str = "/bin/sh";
+use crate::policy;
 
 /// A started task.
 #[derive(Debug)]
@@ -46,7 +44,7 @@ impl Task {
         if !cwd.is_dir() {
             return Err(format!("the working directory {cwd:?} does not exist on this delegate"));
         }
-        let program = interpreter.first().map_or(SHELL, String::as_str);
+        let program = policy::program(interpreter);
         let mut command = Command::new(program);
         command.args(interpreter.iter().skip(1)).arg(room.script).current_dir(cwd).env_clear();
         command.envs(begin.env.iter().map(|(name, value)| (name, value)));
