@@ -1,4 +1,4 @@
-//! What is kept of a task's output: both streams under one numbering, secrets hidden, up to a limit.
+//! What is kept of a task's output: both streams in one order, secrets hidden, up to a limit.
 
 use legation_wire::message::{OUTPUT_CHUNK_MAX, SecretVar, Stream};
 
@@ -6,16 +6,14 @@ use crate::mask::Mask;
 
 /// A piece of output that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
-    /// Bytes of the attempt's output before it, both streams together.
-    pub offset: u64,
+pub struct Piece {
     /// Where the task wrote it.
     pub stream: Stream,
     /// The piece, 1 to [`OUTPUT_CHUNK_MAX`] bytes.
     pub bytes: Vec<u8>,
 }
 
-/// Numbers, masks and limits the output of one attempt.
+/// Masks and limits the output of one attempt.
 #[derive(Debug)]
 pub struct Output {
     limit: u64,
@@ -33,7 +31,7 @@ impl Output {
     }
 
     /// Takes what the task wrote and returns what is kept of it, possibly nothing yet.
-    pub fn push(&mut self, stream: Stream, bytes: &[u8]) -> Vec<Chunk> {
+    pub fn push(&mut self, stream: Stream, bytes: &[u8]) -> Vec<Piece> {
         if self.marked {
             self.dropped += bytes.len() as u64;
             return Vec::new();
@@ -44,23 +42,23 @@ impl Output {
     }
 
     /// Returns what was still held back: both streams have ended.
-    pub fn finish(&mut self) -> Vec<Chunk> {
-        let mut chunks = Vec::new();
+    pub fn finish(&mut self) -> Vec<Piece> {
+        let mut pieces = Vec::new();
         for stream in [Stream::Stdout, Stream::Stderr] {
             let mut rest = Vec::new();
             self.masks[stream as usize].finish(&mut rest);
-            chunks.extend(self.keep(stream, rest));
+            pieces.extend(self.keep(stream, rest));
         }
-        chunks
+        pieces
     }
 
     /// Keeps no more from here on, for a reason that a person reads in the output itself.
-    pub fn cut(&mut self, stream: Stream, reason: &str) -> Vec<Chunk> {
+    pub fn cut(&mut self, stream: Stream, reason: &str) -> Vec<Piece> {
         self.marked = true;
-        self.number(stream, format!("\n[legation: {reason}; what follows was dropped]\n").as_bytes())
+        self.split(stream, format!("\n[legation: {reason}; what follows was dropped]\n").as_bytes())
     }
 
-    /// Bytes that got a number, the visible mark included.
+    /// Bytes that were kept, the visible mark included.
     pub const fn kept(&self) -> u64 {
         self.kept
     }
@@ -75,26 +73,22 @@ impl Output {
         self.marked
     }
 
-    fn keep(&mut self, stream: Stream, bytes: Vec<u8>) -> Vec<Chunk> {
+    fn keep(&mut self, stream: Stream, bytes: Vec<u8>) -> Vec<Piece> {
         let room = if self.marked { 0 } else { self.limit.saturating_sub(self.kept) };
         let keeps = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-        let mut chunks = self.number(stream, &bytes[..keeps]);
+        let mut pieces = self.split(stream, &bytes[..keeps]);
         if keeps < bytes.len() {
             self.dropped += (bytes.len() - keeps) as u64;
             if !self.marked {
-                chunks.extend(self.cut(stream, &format!("the output limit of {} bytes is reached", self.limit)));
+                pieces.extend(self.cut(stream, &format!("the output limit of {} bytes is reached", self.limit)));
             }
         }
-        chunks
+        pieces
     }
 
-    fn number(&mut self, stream: Stream, bytes: &[u8]) -> Vec<Chunk> {
-        let numbered = |part: &[u8]| {
-            let offset = self.kept;
-            self.kept += part.len() as u64;
-            Chunk { offset, stream, bytes: part.to_vec() }
-        };
-        bytes.chunks(OUTPUT_CHUNK_MAX).map(numbered).collect()
+    fn split(&mut self, stream: Stream, bytes: &[u8]) -> Vec<Piece> {
+        self.kept += bytes.len() as u64;
+        bytes.chunks(OUTPUT_CHUNK_MAX).map(|part| Piece { stream, bytes: part.to_vec() }).collect()
     }
 }
 
@@ -103,26 +97,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_streams_share_one_numbering_without_gaps() {
+    fn below_the_limit_everything_is_kept_in_pieces_that_fit() {
         let mut output = Output::new(1 << 20, &[]);
-        let mut chunks = output.push(Stream::Stdout, &[b'a'; 70_000]);
-        chunks.extend(output.push(Stream::Stderr, b"err"));
-        let mut next = 0;
-        for chunk in &chunks {
-            assert_eq!(chunk.offset, next);
-            next += chunk.bytes.len() as u64;
-        }
-        assert_eq!((next, output.kept(), output.dropped()), (70_003, 70_003, 0));
+        let mut pieces = output.push(Stream::Stdout, &[b'a'; 70_000]);
+        pieces.extend(output.push(Stream::Stderr, b"err"));
+        assert!(pieces.iter().all(|piece| (1..=OUTPUT_CHUNK_MAX).contains(&piece.bytes.len())));
+        let sum: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
+        assert_eq!((sum, output.kept(), output.dropped()), (70_003, 70_003, 0));
     }
 
     #[test]
     fn above_the_limit_there_is_one_mark_and_a_count() {
         let mut output = Output::new(4, &[]);
-        let chunks = output.push(Stream::Stdout, b"abcdef");
-        assert_eq!(chunks[0].bytes, b"abcd");
-        assert!(String::from_utf8_lossy(&chunks[1].bytes).contains("limit of 4 bytes"));
+        let pieces = output.push(Stream::Stdout, b"abcdef");
+        assert_eq!(pieces[0].bytes, b"abcd");
+        assert!(String::from_utf8_lossy(&pieces[1].bytes).contains("limit of 4 bytes"));
         assert!(output.push(Stream::Stderr, b"gh").is_empty() && output.finish().is_empty());
         assert_eq!(output.dropped(), 4);
-        assert_eq!(output.kept(), 4 + chunks[1].bytes.len() as u64);
+        assert_eq!(output.kept(), 4 + pieces[1].bytes.len() as u64);
     }
 }

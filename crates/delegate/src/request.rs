@@ -9,7 +9,7 @@ use reqwest::{Client, Method, Response, redirect};
 use tokio::sync::watch;
 
 use crate::{
-    output::{Chunk, Output},
+    output::{Output, Piece},
     policy::Policy,
     runner::{Running, Teller, Told, Wanted, ended},
     supervisor::order::Report,
@@ -124,9 +124,9 @@ async fn body(assignment: &Assignment, answer: Response, output: &mut Output, te
     Ok(())
 }
 
-async fn report(assignment: &Assignment, chunks: Vec<Chunk>, tell: &Teller) {
-    for Chunk { offset, stream, bytes } in chunks {
-        let report = Report::Output { offset, stream, bytes };
+async fn report(assignment: &Assignment, pieces: Vec<Piece>, tell: &Teller) {
+    for Piece { stream, bytes } in pieces {
+        let report = Report::Output { stream, bytes };
         let _ = tell.send((assignment.attempt, Told::Report(report))).await;
     }
 }

@@ -65,7 +65,7 @@ impl Agent {
     pub(super) fn attempt(&mut self, attempt: AttemptId, told: Told) {
         match told {
             Told::Report(Report::Started) => {}
-            Told::Report(Report::Output { stream, bytes, .. }) => self.spool.append(attempt, stream, &bytes),
+            Told::Report(Report::Output { stream, bytes }) => self.spool.append(attempt, stream, &bytes),
             Told::Report(Report::Ended(finished)) => {
                 tracing::info!(%attempt, state = %finished.state, "an attempt ended");
                 self.spool.finish(finished);

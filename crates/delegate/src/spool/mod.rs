@@ -17,7 +17,7 @@ use std::{
 use legation_model::{ids::AttemptId, task::TaskState};
 use legation_wire::message::{Finished, HeldAttempt, Phase, Stream};
 
-pub use self::record::Next;
+pub use self::record::{Chunk, Next};
 use self::record::{HEADER, Record};
 use crate::{runner::ended, tree::Process};
 

@@ -9,7 +9,7 @@ use std::{
 
 use legation_wire::message::{Finished, OUTPUT_CHUNK_MAX, Stream};
 
-use crate::{output::Chunk, state::write_durably, tree::Process};
+use crate::{state::write_durably, tree::Process};
 
 /// A record's offset (8), stream (1) and length (4), little endian.
 pub(super) const HEADER: usize = 13;
@@ -53,6 +53,17 @@ pub(super) struct Place {
 struct Told {
     started: bool,
     finished: bool,
+}
+
+/// A piece of output that was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Bytes of the attempt's output before it, both streams together.
+    pub offset: u64,
+    /// Where the task wrote it.
+    pub stream: Stream,
+    /// The piece, 1 to [`OUTPUT_CHUNK_MAX`] bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// What to say next about an attempt.

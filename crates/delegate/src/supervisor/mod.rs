@@ -31,7 +31,7 @@ use self::{
 };
 use crate::{
     confine,
-    output::{Chunk, Output},
+    output::{Output, Piece},
     system::{BootTimer, SystemClock, limit_open_files},
     tree,
 };
@@ -296,8 +296,8 @@ impl Supervisor {
     fn read_once(&mut self, stream: Stream) -> usize {
         let mut buffer = [0; READ];
         let Some(bytes) = self.task.read(stream, &mut buffer) else { return 0 };
-        let chunks = self.output.push(stream, bytes);
-        report(&mut self.outbox, chunks);
+        let pieces = self.output.push(stream, bytes);
+        report(&mut self.outbox, pieces);
         bytes.len()
     }
 
@@ -311,8 +311,8 @@ impl Supervisor {
                 }
             }
         }
-        let chunks = self.output.finish();
-        report(&mut self.outbox, chunks);
+        let pieces = self.output.finish();
+        report(&mut self.outbox, pieces);
     }
 
     /// Kills until the kernel says that there is no child left, hence no descendant.
@@ -363,9 +363,9 @@ fn judge(status: WaitStatus) -> (TaskState, Option<i32>, String) {
     }
 }
 
-fn report(outbox: &mut Outbox, chunks: Vec<Chunk>) {
-    for Chunk { offset, stream, bytes } in chunks {
-        outbox.push(&Report::Output { offset, stream, bytes });
+fn report(outbox: &mut Outbox, pieces: Vec<Piece>) {
+    for Piece { stream, bytes } in pieces {
+        outbox.push(&Report::Output { stream, bytes });
     }
 }
 

@@ -78,17 +78,14 @@ pub enum Report {
     /// The task's process runs.
     #[n(0)]
     Started,
-    /// A piece of output, secrets hidden, numbered over both streams.
+    /// A piece of output, secrets hidden, in the order in which the delegate numbers it.
     #[n(1)]
     Output {
-        /// Bytes before it.
-        #[n(0)]
-        offset: u64,
         /// Where the task wrote it.
-        #[n(1)]
+        #[n(0)]
         stream: Stream,
         /// The piece.
-        #[n(2)]
+        #[n(1)]
         #[cbor(with = "minicbor::bytes")]
         bytes: Vec<u8>,
     },
