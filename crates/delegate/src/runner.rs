@@ -1,4 +1,4 @@
-//! Runs one attempt: a script under a supervisor of its own, or an HTTP request in this process.
+//! Runs one attempt of a script, under a supervisor of its own.
 
 use std::{os::unix::process::CommandExt, process::Stdio};
 

@@ -10,7 +10,7 @@ use legation_model::{secret::SecretText, token::Token};
 
 use crate::{config::ConfigError, settings};
 
-/// The largest token file: a token has 119 characters, and a little white space is fine.
+/// The largest token file: a token has 123 characters, and a little white space is fine.
 const TOKEN_FILE_MAX: u64 = 4 << 10;
 /// Any permission of group and others.
 const OTHERS: u32 = 0o077;

@@ -27,7 +27,7 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(3);
 const TOKEN_POLL: Duration = Duration::from_secs(1);
 
 impl Agent {
-    /// Kills, reports, erases; then ends, or parks until there is another token.
+    /// Kills, erases, reports; then ends, or parks until there is another token.
     pub(super) async fn stop(&mut self, goodbye: Goodbye) -> Option<u8> {
         tracing::warn!(reason = %goodbye.reason, "the Manager stops this delegate: {}", goodbye.text);
         let killed = self.kill_tasks("the Manager stopped the delegate");

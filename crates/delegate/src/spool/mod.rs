@@ -1,6 +1,6 @@
 //! What the Manager has not acknowledged yet: start marks, output and results of attempts, on disk.
 //!
-//! Each attempt has a directory: `started` is written durably before its first process exists, so that no
+//! Each attempt has a directory: `started` is written durably while its supervisor still waits, so that no
 //! attempt ever runs twice; `output` is appended to without waiting for the disk; `finished` is durable
 //! before it is sent. A result is never given up; output is, beyond [`SPOOL_MAX`], and the output says so.
 
@@ -121,8 +121,8 @@ impl Spool {
         self.attempts.values_mut().for_each(Record::rewind);
     }
 
-    /// The next thing to say about each attempt, with at most `window` unacknowledged output bytes in flight.
-    /// Answers what `say` refused to take, for later.
+    /// Says what there is to say about each attempt, with at most `window` unacknowledged output bytes in flight,
+    /// until `say` takes no more; the rest stays for later.
     pub fn drain(&mut self, window: u64, mut say: impl FnMut(AttemptId, &Next) -> bool) {
         for (attempt, record) in &mut self.attempts {
             while let Some((next, after)) = record.next(window) {

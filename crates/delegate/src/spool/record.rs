@@ -146,7 +146,7 @@ impl Record {
         })
     }
 
-    /// Keeps a piece of output, if there is `room`; answers how many bytes of disk that took.
+    /// Keeps a piece of output, if there is `room`, or else a mark that it was dropped.
     pub(super) fn append(&mut self, stream: Stream, bytes: &[u8], room: bool) {
         if self.cut {
             self.dropped += bytes.len() as u64;
