@@ -3,16 +3,10 @@
 use std::time::Duration;
 
 use legation_delegate::system::SystemEntropy;
-use legation_model::{
-    Secret,
-    ids::{AttemptId, ReceiptId},
-    secret::SecretText,
-    task::TaskState,
-    token::Token,
-};
+use legation_model::{Secret, ids::ReceiptId, task::TaskState, token::Token};
 use legation_wire::{
-    GoodbyeReason, ManagerEvent,
-    message::{Assignment, FromDelegate, Phase, SecretVar, ToDelegate, Work},
+    GoodbyeReason,
+    message::{Assignment, FromDelegate, Phase, ToDelegate, Work},
 };
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
@@ -53,7 +47,7 @@ async fn it_connects_runs_a_task_and_forgets_it_when_acknowledged() {
     // The acknowledgement goes out while the session is waited on.
     tokio::select! {
         _ = session.event() => panic!("nothing more to say"),
-        () = within("it forgets", until(|| std::fs::read_dir(&attempts).is_ok_and(|left| left.count() == 0))) => {}
+        () = until("it forgets", || std::fs::read_dir(&attempts).is_ok_and(|left| left.count() == 0)) => {}
     }
     delegate.signal(Signal::TERM);
     assert!(matches!(session.message().await, FromDelegate::Draining));
@@ -160,29 +154,6 @@ async fn when_the_lease_ends_without_a_word_its_tasks_end_too() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_supervisor_ends_with_the_lease_too() {
-    let manager = Manager { lease: 900, ..Manager::start().await };
-    let delegate = Delegate::start(&manager);
-    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}/", server.local_addr().expect("bound"));
-    let (mut session, _) = manager.session().await;
-    let work = Work::Http { method: "GET".into(), url, headers: vec![], body: vec![] };
-    session.assign(&Assignment { work, ..script("") });
-    assert!(matches!(session.message().await, FromDelegate::Started { .. }));
-    // Taken and never answered.
-    let _held = within("a request", server.accept()).await;
-    session.fall_silent();
-    let ended = async { while session.event().await.is_ok() {} };
-    within("it closes a silent link", ended).await;
-    // A Welcome would renew the lease: this connection gets none until the lease is over.
-    let held = within("it dials again", manager.socket()).await;
-    eventually("the lease ends", || delegate.log().contains("the lease ended"));
-    drop(held);
-    let (mut session, _) = manager.session().await;
-    assert_eq!(session.finished().await.state, TaskState::Lost);
-}
-
-#[tokio::test]
 async fn a_delegate_that_is_stopped_keeps_its_lease_all_the_same() {
     let manager = Manager { lease: 1_200, ..Manager::start().await };
     let delegate = Delegate::start(&manager);
@@ -279,23 +250,6 @@ async fn sigterm_lets_tasks_finish_and_a_second_one_does_not() {
 }
 
 #[tokio::test]
-async fn a_cancelled_task_ends_and_capacity_is_a_limit() {
-    let manager = Manager::start().await;
-    let _delegate = Delegate::start_with(&manager, |command| {
-        command.env("DELEGATE_CAPACITY", "1");
-    });
-    let (mut session, _) = manager.session().await;
-    let task = script("echo up; sleep 600");
-    session.assign(&task);
-    session.await_output("up\n").await;
-    session.assign(&script("true"));
-    let FromDelegate::Refused { reason, again: true, .. } = session.message().await else { panic!("not refused") };
-    assert!(reason.contains("already runs"), "{reason}");
-    session.say(ToDelegate::Cancel { attempt: task.attempt, grace: 10_000 });
-    assert_eq!(session.finished().await.state, TaskState::Cancelled);
-}
-
-#[tokio::test]
 async fn an_acknowledged_result_makes_room_at_once_and_leaves_nothing() {
     const TASKS: usize = 60;
     let manager = Manager::start().await;
@@ -323,141 +277,8 @@ async fn an_acknowledged_result_makes_room_at_once_and_leaves_nothing() {
     let attempts = delegate.directory.path().join("state/attempts");
     tokio::select! {
         _ = session.event() => panic!("nothing more to say"),
-        () = within("it forgets", until(|| std::fs::read_dir(&attempts).is_ok_and(|left| left.count() == 0))) => {}
+        () = until("it forgets", || std::fs::read_dir(&attempts).is_ok_and(|left| left.count() == 0)) => {}
     }
-}
-
-#[tokio::test]
-async fn a_refusal_that_was_not_heard_leaves_the_attempt_to_be_assigned_again() {
-    let manager = Manager::start().await;
-    let _delegate = Delegate::start_with(&manager, |command| {
-        command.env("DELEGATE_CAPACITY", "1");
-    });
-    let (mut session, _) = manager.session().await;
-    let (first, second) = (script("echo up; sleep 600"), script("echo second"));
-    session.assign(&first);
-    session.await_output("up\n").await;
-    session.assign(&second);
-    assert!(matches!(session.message().await, FromDelegate::Refused { again: true, .. }));
-    // As if the Manager had died before it stored the refusal.
-    drop(session);
-    let (mut session, hello) = manager.session().await;
-    assert_eq!(hello.attempts.iter().map(|held| held.attempt).collect::<Vec<_>>(), [first.attempt]);
-    session.say(ToDelegate::Cancel { attempt: first.attempt, grace: 0 });
-    assert_eq!(session.finished().await.attempt, first.attempt);
-    session.say(ToDelegate::FinishedAck { attempt: first.attempt });
-    session.assign(&second);
-    session.await_output("second\n").await;
-    assert_eq!(session.finished().await.attempt, second.attempt);
-}
-
-#[tokio::test]
-async fn an_http_task_gives_back_the_body_and_obeys_the_policy() {
-    let manager = Manager::start().await;
-    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = server.local_addr().expect("bound").port();
-    let directory = tempfile::tempdir().expect("a directory");
-    let policy = directory.path().join("policy.toml");
-    std::fs::write(&policy, format!("hosts = ['127.0.0.1:{port}']")).expect("written");
-    let _delegate = Delegate::start_with(&manager, |command| {
-        command.env("DELEGATE_POLICY_FILE", &policy);
-    });
-    let (mut session, _) = manager.session().await;
-    let request = |url: String| Assignment {
-        attempt: AttemptId::random(&SystemEntropy),
-        work: Work::Http {
-            method: "POST".into(),
-            url,
-            headers: vec![("x-key".into(), "${KEY}".into())],
-            body: b"question".to_vec(),
-        },
-        secrets: vec![SecretVar { name: "KEY".into(), value: SecretText::new("canary".into()) }],
-        ..script("")
-    };
-    session.assign(&request("http://localhost:1/".into()));
-    assert!(
-        matches!(session.message().await, FromDelegate::Refused { reason, again: false, .. } if reason.contains("localhost"))
-    );
-    session.assign(&request(format!("http://127.0.0.1:{port}/x")));
-    let serve = async {
-        let (mut stream, _) = server.accept().await.expect("a request");
-        let mut seen = Vec::new();
-        while !seen.ends_with(b"question") {
-            seen.push(tokio::io::AsyncReadExt::read_u8(&mut stream).await.expect("bytes"));
-        }
-        assert!(String::from_utf8_lossy(&seen).contains("x-key: canary"));
-        let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 12\r\n\r\nsaid: canary";
-        stream.write_all(answer).await.expect("written");
-        std::future::pending::<()>().await;
-    };
-    let read = async {
-        session.await_output("said: ***").await;
-        session.finished().await
-    };
-    let end = tokio::select! {
-        () = serve => unreachable!("it never ends"),
-        end = read => end,
-    };
-    assert_eq!((end.state, end.exit_code), (TaskState::Failed, Some(404)));
-}
-
-/// Answers one request with a redirect or with success; gives back the request's head.
-async fn answer(server: &tokio::net::TcpListener, location: Option<&str>) -> String {
-    let (mut stream, _) = server.accept().await.expect("a request");
-    let mut seen = Vec::new();
-    while !seen.ends_with(b"\r\n\r\n") {
-        seen.push(tokio::io::AsyncReadExt::read_u8(&mut stream).await.expect("bytes"));
-    }
-    let answer = match location {
-        Some(to) => format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"),
-        None => "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned(),
-    };
-    stream.write_all(answer.as_bytes()).await.expect("written");
-    String::from_utf8(seen).expect("text")
-}
-
-#[tokio::test]
-async fn a_secret_in_a_header_is_not_carried_to_another_origin() {
-    let manager = Manager::start().await;
-    let (one, other) = (
-        tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port"),
-        tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port"),
-    );
-    let url = |server: &tokio::net::TcpListener| format!("http://{}/", server.local_addr().expect("bound"));
-    let _delegate = Delegate::start(&manager);
-    let (mut session, _) = manager.session().await;
-    let request = |value: &str| Assignment {
-        attempt: AttemptId::random(&SystemEntropy),
-        work: Work::Http {
-            method: "GET".into(),
-            url: format!("{}?q=private", url(&one)),
-            headers: vec![("x-key".into(), value.into())],
-            body: vec![],
-        },
-        secrets: vec![SecretVar { name: "KEY".into(), value: SecretText::new("canary".into()) }],
-        ..script("")
-    };
-    session.assign(&request("Bearer ${KEY}"));
-    let end = tokio::select! {
-        end = session.finished() => end,
-        seen = async {
-            answer(&one, Some("/again")).await;
-            // Within the origin it goes along.
-            assert!(answer(&one, Some(&url(&other))).await.contains("canary"));
-            answer(&other, None).await
-        } => panic!("another origin was asked: {seen}"),
-    };
-    assert_eq!(end.state, TaskState::Failed);
-    assert!(end.reason.contains("another origin"), "{}", end.reason);
-
-    session.assign(&request("nothing secret"));
-    let served = async {
-        answer(&one, Some(&url(&other))).await;
-        answer(&other, None).await
-    };
-    let (seen, end) = tokio::join!(served, session.finished());
-    assert_eq!(end.state, TaskState::Succeeded, "{}", end.reason);
-    assert!(seen.contains("nothing secret") && !seen.contains("private"), "no Referer either: {seen}");
 }
 
 #[tokio::test]
@@ -490,95 +311,6 @@ async fn the_token_is_in_no_child_no_argument_and_no_log() {
 }
 
 #[tokio::test]
-async fn health_says_whether_it_is_connected() {
-    let manager = Manager::start().await;
-    let delegate = Delegate::start_with(&manager, |command| {
-        command.env("DELEGATE_HEALTH_ADDR", "127.0.0.1:0");
-    });
-    let (session, _) = manager.session().await;
-    let _pumped = tokio::spawn(async move {
-        let mut session = session;
-        while let Ok(ManagerEvent::Message(_)) = session.event().await {}
-    });
-    let address = || {
-        let log = delegate.log();
-        let rest = log.split_once("health checks are answered address=")?.1.to_owned();
-        rest.lines().next().map(str::to_owned)
-    };
-    eventually("it says where", || address().is_some());
-    let url = format!("http://{}", address().expect("said"));
-    let get = async |path: &str| {
-        let answer = reqwest::get(format!("{url}{path}")).await.expect("an answer");
-        (answer.status().as_u16(), answer.text().await.expect("text"))
-    };
-    while get("/readyz").await.0 != 200 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!(get("/healthz").await.0, 200);
-    assert!(get("/metrics").await.1.contains("\nlegation_delegate_connected 1\n"));
-    assert_eq!(get("/else").await.0, 404);
-}
-
-#[tokio::test]
-async fn a_log_that_nobody_reads_does_not_end_it() {
-    let manager = Manager::start().await;
-    let mut delegate = Delegate::start_with(&manager, |command| {
-        command.stderr(std::process::Stdio::piped());
-    });
-    drop(delegate.child.stderr.take());
-    let (mut session, _) = manager.session().await;
-    session.assign(&script("echo still here"));
-    session.await_output("still here\n").await;
-    drop(session);
-    let (mut session, again) = manager.session().await;
-    assert_eq!(again.counter, 2, "the same process");
-    session.goodbye(GoodbyeReason::DelegateStopped, None).await;
-    assert_eq!(delegate.exit_code().await, Some(78));
-}
-
-#[tokio::test]
-async fn what_is_wrong_at_the_start_is_one_sentence_and_a_code() {
-    let manager = Manager::start().await;
-    let delegate = Delegate::start(&manager);
-    let (_session, _) = manager.session().await;
-    let other = tempfile::tempdir().expect("a directory");
-    let refused = async |change: &dyn Fn(&mut tokio::process::Command)| {
-        let mut command = program(&manager, delegate.directory.path());
-        command.stderr(std::process::Stdio::piped()).env("DELEGATE_LOG", "error");
-        change(&mut command);
-        let output = within("it ends", command.output()).await.expect("it starts");
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
-    let (code, text) = refused(&|_| {}).await;
-    assert!(code == Some(69) && text.contains("another delegate uses") && text.lines().count() == 1, "{text}");
-    let (code, text) = refused(&|command| {
-        command.env("DELEGATE_TOKEN", "ldt_short");
-    })
-    .await;
-    assert!(code == Some(64) && text.contains("9 characters"), "{text}");
-    let (code, text) = refused(&|command| {
-        command.env("MANAGER_HOST_AND_PORT", "manager:1").env("DELEGATE_STATE_DIR", other.path());
-    })
-    .await;
-    assert!(code == Some(64) && text.contains("MANAGER_HOST_AND_PORT"), "{text}");
-    let (code, text) = refused(&|command| {
-        command.arg("--token=x");
-    })
-    .await;
-    assert!(code == Some(64) && text.contains("must not be an argument"), "{text}");
-    let (code, text) = refused(&|command| {
-        command.args(["--name", "ldt_canary"]);
-    })
-    .await;
-    assert!(code == Some(64) && text.contains("must not be an argument") && !text.contains("canary"), "{text}");
-    let (code, text) = refused(&|command| {
-        command.env("DELEGATE_TOKEN_FILE", "/no/such/file");
-    })
-    .await;
-    assert!(code == Some(64) && text.contains("both DELEGATE_TOKEN and DELEGATE_TOKEN_FILE"), "{text}");
-}
-
-#[tokio::test]
 async fn a_task_that_runs_too_long_ends_with_everything_it_started() {
     let manager = Manager::start().await;
     let _delegate = Delegate::start(&manager);
@@ -600,27 +332,4 @@ async fn a_task_that_runs_too_long_ends_with_everything_it_started() {
         }
     };
     assert_eq!((end.state, mark.alive()), (TaskState::Cancelled, 0));
-}
-
-#[tokio::test]
-async fn what_the_owner_forbids_is_not_offered_and_refused_with_the_reason() {
-    let manager = Manager::start().await;
-    for (policy, offered, reason) in [
-        ("kinds = ['http']", &["http"][..], "does not allow shell tasks"),
-        ("interpreters = ['/bin/bash']", &["shell", "http"], "does not allow the interpreter \"/bin/sh\""),
-    ] {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("policy.toml");
-        std::fs::write(&file, policy).expect("written");
-        let _delegate = Delegate::start_with(&manager, |command| {
-            command.env("DELEGATE_POLICY_FILE", &file);
-        });
-        let (mut session, hello) = manager.session().await;
-        assert_eq!(hello.capabilities, offered);
-        let ran = directory.path().join("ran");
-        session.assign(&script(&format!(": > {}", ran.display())));
-        let said = session.message().await;
-        assert!(matches!(&said, FromDelegate::Refused { reason: why, .. } if why.contains(reason)), "{said:?}");
-        assert!(!ran.exists());
-    }
 }

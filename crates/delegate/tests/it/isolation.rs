@@ -11,7 +11,7 @@ use legation_wire::message::{FromDelegate, ToDelegate};
 use rustix::process::Signal;
 
 use crate::{
-    manager::{Delegate, Manager, Session, until, within},
+    manager::{Delegate, Manager, Session, until},
     supervisor::script,
     support::Mark,
 };
@@ -128,7 +128,7 @@ async fn another_user_cannot_read_the_key_or_the_token_and_dies_all_the_same() {
     let task = script(&text);
     session.assign(&task);
     session.await_output("65534\n").await;
-    within("it runs", until(|| mark.alive() >= 2)).await;
+    until("it runs", || mark.alive() >= 2).await;
     session.say(ToDelegate::Cancel { attempt: task.attempt, grace: 50 });
     assert_eq!(session.finished().await.state, TaskState::Cancelled);
     assert_eq!(mark.alive(), 0);

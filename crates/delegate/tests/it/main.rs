@@ -3,8 +3,11 @@
 mod agent;
 mod descriptors;
 mod disk;
+mod http;
 mod isolation;
 mod manager;
+mod outside;
+mod refusals;
 mod sessions;
 mod supervisor;
 mod support;

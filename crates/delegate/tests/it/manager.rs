@@ -29,11 +29,14 @@ use tokio::{
 
 use crate::support::PATIENCE;
 
-/// Comes true with the condition, which is looked at every few milliseconds.
-pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
-    while !condition() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+/// Awaits a condition, which is looked at every few milliseconds.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let looking = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(what, looking).await;
 }
 
 /// Awaits something, and says what it was if it does not happen.

@@ -115,8 +115,7 @@ async fn an_assignment_to_the_old_session_waits_for_the_new_one_and_runs_once() 
     let ran = delegate.directory.path().join("ran");
     let task = script(&format!("echo x >> {}", ran.display()));
     old.assign(&task);
-    let until_heard = until(|| delegate.log().contains(HELD));
-    meanwhile(&mut old, within("it has heard", until_heard)).await;
+    meanwhile(&mut old, until("it has heard", || delegate.log().contains(HELD))).await;
     assert!(hello.attempts.is_empty() && !ran.exists());
     new.welcome(&manager);
     new.assign(&task);
@@ -131,7 +130,7 @@ async fn acknowledge_late(old: &mut Session, delegate: &Delegate, attempt: Attem
     // Held for sure, and heard after what was said before it.
     let another = AttemptId::random(&SystemEntropy);
     old.say(ToDelegate::Cancel { attempt: another, grace: 0 });
-    meanwhile(old, within("it has heard", until(|| delegate.log().contains(HELD)))).await;
+    meanwhile(old, until("it has heard", || delegate.log().contains(HELD))).await;
 }
 
 #[tokio::test]
@@ -164,7 +163,7 @@ async fn an_acknowledgement_that_waited_counts_when_the_old_session_stays() {
     let kept = delegate.directory.path().join("state/attempts").join(task.attempt.to_string());
     assert!(hello.attempts.len() == 1 && kept.exists());
     meanwhile(&mut old, refused.goodbye(GoodbyeReason::MaxDelegates, None)).await;
-    meanwhile(&mut old, within("it forgets", until(|| !kept.exists()))).await;
+    meanwhile(&mut old, until("it forgets", || !kept.exists())).await;
 }
 
 #[tokio::test]
