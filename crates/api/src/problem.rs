@@ -120,9 +120,6 @@ codes! {
     /// Only a revoked token can be deleted.
     TokenNotRevoked = "token_not_revoked", 409, "The token is not revoked",
         "revoke the token first, then delete it";
-    /// The token is revoked or expired and nothing brings it back.
-    TokenNotActive = "token_not_active", 409, "The token has ended",
-        "create a new token; a revoked one never works again";
     /// The token has a secret already, which is shown only once.
     AlreadyIssued = "already_issued", 409, "The token is issued already",
         "use the value that was shown then; if it is lost, create a new token and revoke this one";
@@ -138,9 +135,6 @@ codes! {
     /// A body that is not JSON.
     UnsupportedMediaType = "unsupported_media_type", 415, "The body is not JSON",
         "send the body as `Content-Type: application/json`";
-    /// Too many requests of one caller.
-    TooManyRequests = "too_many_requests", 429, "Too many requests",
-        "wait as long as the Retry-After header says";
     /// A fault of the Manager.
     Internal = "internal", 500, "The Manager failed",
         "try again; if it stays, report it with the x-request-id of this answer and the Manager's log";
@@ -156,9 +150,6 @@ codes! {
     /// The Manager is starting or shutting down.
     Unready = "unready", 503, "The Manager is starting or shutting down",
         "try again in a few seconds";
-    /// Time is in doubt: the clocks disagree, so that nothing may be said about expiring tokens.
-    ClockInDoubt = "clock_in_doubt", 503, "The Manager's clocks disagree",
-        "set the time of the Manager's host right (NTP), then try again";
     /// A code that only a newer Manager knows.
     Unknown = "unknown", 500, "A kind of problem this program does not know",
         "read the detail; a newer version of this program may say more";
