@@ -12,8 +12,6 @@ use legation_model::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-pub use crate::output::{OutputEvent, OutputQuery, Position, Stream};
-
 /// A task as the Manager knows it, without its work and its secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Task {
@@ -188,16 +186,6 @@ pub struct Http {
     /// Body, at most 256 KiB.
     #[serde(default)]
     pub body: String,
-}
-
-impl Work {
-    /// What kind of work.
-    pub const fn kind(&self) -> TaskKind {
-        match self {
-            Self::Shell(_) => TaskKind::Shell,
-            Self::Http(_) => TaskKind::Http,
-        }
-    }
 }
 
 impl SubmitTask {

@@ -10,7 +10,6 @@ pub(super) const EVENT_MAX: usize = 4 << 20;
 pub(super) struct Event {
     pub(super) name: String,
     pub(super) data: String,
-    pub(super) id: Option<String>,
 }
 
 /// Collects bytes and gives out events.
@@ -54,7 +53,6 @@ impl Parser {
         match field {
             "event" => value.clone_into(&mut self.event.name),
             "data" => self.data(value),
-            "id" if !value.contains('\0') => self.event.id = Some(value.to_owned()),
             _ => {}
         }
         None
@@ -91,12 +89,8 @@ mod tests {
     #[test]
     fn events_comments_and_every_line_end() {
         let text = ": keep-alive\n\nevent: output\nid: a:5\ndata: x\r\ndata:y\r\revent: end\ndata\n\nevent: cut";
-        let event = |name: &str, data: &str, id: Option<&str>| Event {
-            name: name.to_owned(),
-            data: data.to_owned(),
-            id: id.map(str::to_owned),
-        };
-        assert_eq!(read(&[text.as_bytes()]), [event("output", "x\ny", Some("a:5")), event("end", "", None)]);
+        let event = |name: &str, data: &str| Event { name: name.to_owned(), data: data.to_owned() };
+        assert_eq!(read(&[text.as_bytes()]), [event("output", "x\ny"), event("end", "")]);
     }
 
     #[test]
