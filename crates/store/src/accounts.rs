@@ -24,9 +24,8 @@ const INSERT: &str =
     "INSERT INTO accounts (scope, description, lease, created_at, created_by) VALUES ($1, $2, $3, $4, $5)";
 const GET: &str = "SELECT * FROM accounts WHERE scope = $1";
 const LONGEST_LEASE: &str = "SELECT MAX(lease) AS lease FROM accounts";
-const LIST: &str = "SELECT * FROM accounts \
-     WHERE scope > $1 AND ($2 = '' OR scope = $2 OR (scope > $2 || '/' AND scope < $2 || '0')) \
-     ORDER BY scope LIMIT $3";
+const LIST: &str =
+    concat!("SELECT * FROM accounts WHERE scope > $1 AND ", page::in_scope!(2), " ORDER BY scope LIMIT $3");
 
 /// Adds one.
 ///

@@ -38,8 +38,8 @@ pub struct AuditRecord {
 const LAST: &str = "SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1";
 const COLUMNS: &str = "number, at, actor, action, object, scope, detail, request, previous, hash";
 const COLUMN_COUNT: usize = 10;
-const LIST: &str = "SELECT * FROM audit WHERE number < $1 \
-     AND ($2 = '' OR scope = $2 OR (scope > $2 || '/' AND scope < $2 || '0')) ORDER BY number DESC LIMIT $3";
+const LIST: &str =
+    concat!("SELECT * FROM audit WHERE number < $1 AND ", page::in_scope!(2), " ORDER BY number DESC LIMIT $3");
 
 /// Number and hash of the newest record.
 ///

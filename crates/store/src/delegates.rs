@@ -37,9 +37,11 @@ const BRING_UP_TO_DATE: &str = "token = excluded.token, name = excluded.name, ho
 const GET: &str = "SELECT * FROM delegates WHERE id = $1";
 const BY_KEY: &str = "SELECT * FROM delegates WHERE scope = $1 AND public_key = $2";
 const HOLDERS: &str = "SELECT id, boot, name, host, last_seen FROM delegates WHERE token = $1 ORDER BY first_seen, id";
-const LIST: &str = "SELECT * FROM delegates WHERE (first_seen, id) > ($1, $2) \
-     AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) \
-     AND ($4 = '' OR token = $4) AND ($5 = '' OR name = $5) ORDER BY first_seen, id LIMIT $6";
+const LIST: &str = concat!(
+    "SELECT * FROM delegates WHERE (first_seen, id) > ($1, $2) AND ",
+    page::in_scope!(3),
+    " AND ($4 = '' OR token = $4) AND ($5 = '' OR name = $5) ORDER BY first_seen, id LIMIT $6"
+);
 const SET_STATUS: &str = "UPDATE delegates SET status = $2 WHERE id = $1";
 
 /// Adds delegates, or brings what their connections say up to date; none may be there twice. Scope, key, first

@@ -60,8 +60,16 @@ pub(crate) fn border(at: Millis, id: impl ToString) -> String {
     format!("{at}.{}", id.to_string())
 }
 
-/// A scope as the lists' statements take it: empty for everywhere. They select it and what lies below with
-/// `$n = '' OR scope = $n OR (scope > $n || '/' AND scope < $n || '0')`: `0` is the character after `/`.
+/// The condition by which a list's statement selects a scope, its parameter of this number, and what lies below:
+/// `0` is the character after `/`.
+macro_rules! in_scope {
+    ($n:literal) => {
+        concat!("($", $n, " = '' OR scope = $", $n, " OR (scope > $", $n, " || '/' AND scope < $", $n, " || '0'))")
+    };
+}
+pub(crate) use in_scope;
+
+/// A scope as [`in_scope!`] takes it: empty for everywhere.
 pub(crate) fn within(scope: Option<&Scope>) -> String {
     scope.map(Scope::to_string).unwrap_or_default()
 }

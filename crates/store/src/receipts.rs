@@ -21,9 +21,11 @@ const LINES: &str = "SELECT * FROM receipt_lines WHERE receipt = $1 ORDER BY nam
 const STATEMENTS: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number";
 const LAST_STATEMENT: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number DESC LIMIT 1";
 const INCOMPLETE: &str = "SELECT id FROM receipts WHERE completed_at IS NULL";
-const LIST: &str = "SELECT * FROM receipts WHERE (revoked_at < $1 OR (revoked_at = $1 AND id < $2)) \
-     AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) AND ($4 = '' OR token = $4) \
-     ORDER BY revoked_at DESC, id DESC LIMIT $5";
+const LIST: &str = concat!(
+    "SELECT * FROM receipts WHERE (revoked_at < $1 OR (revoked_at = $1 AND id < $2)) AND ",
+    page::in_scope!(3),
+    " AND ($4 = '' OR token = $4) ORDER BY revoked_at DESC, id DESC LIMIT $5"
+);
 
 /// Adds one with its lines and statements.
 ///

@@ -44,11 +44,14 @@ const INSERT: &str = "INSERT INTO tokens (id, scope, name, description, status, 
      revoked_reason, receipt, last_used_at) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 const GET: &str = "SELECT * FROM tokens WHERE id = $1";
-const LIST: &str = "SELECT * FROM tokens WHERE (created_at, id) > ($1, $2) \
-     AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) AND ($4 = '' OR name = $4) \
-     AND status <> 'deleted' AND ($5 = 1 OR status <> 'revoked') ORDER BY created_at, id LIMIT $6";
+const LIST: &str = concat!(
+    "SELECT * FROM tokens WHERE (created_at, id) > ($1, $2) AND ",
+    page::in_scope!(3),
+    " AND ($4 = '' OR name = $4) AND status <> 'deleted' AND ($5 = 1 OR status <> 'revoked') \
+     ORDER BY created_at, id LIMIT $6"
+);
 const STATUS: &str = "SELECT status FROM tokens WHERE id = $1";
-const STATUSES: &str = "SELECT id, status, expires_at FROM tokens";
+const STATUSES: &str = "SELECT id, status FROM tokens";
 const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issued_at = $3 \
      WHERE id = $1 AND status = 'unissued'";
 const ADD_SECRET: &str =
