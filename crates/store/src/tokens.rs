@@ -36,9 +36,6 @@ pub struct TokenSecret {
     pub sealed_psk: Vec<u8>,
 }
 
-/// A token's life, as far as admission and the sweep must know it.
-pub type TokenLife = (TokenId, TokenStatus, Option<Millis>);
-
 const INSERT: &str = "INSERT INTO tokens (id, scope, name, description, status, generation, expires_at, \
      max_delegates, allowed_cidrs, allowed_names, pinned_tags, created_at, created_by, issued_at, revoked_at, \
      revoked_reason, receipt, last_used_at) \
@@ -211,13 +208,13 @@ pub async fn lock_shared_all(
     conn.all(query).await?.iter().map(|row| Ok((row.word("id")?, row.word("status")?))).collect()
 }
 
-/// Every token's status and expiry, deleted ones included: what the sweep compares sessions with.
+/// Every token's status, deleted ones included: what the sweep compares sessions with.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn statuses(conn: &mut Conn) -> Result<Vec<TokenLife>, StoreError> {
+pub async fn statuses(conn: &mut Conn) -> Result<Vec<(TokenId, TokenStatus)>, StoreError> {
     let rows = conn.all(sqlx::query(STATUSES)).await?;
-    rows.iter().map(|row| Ok((row.word("id")?, row.word("status")?, row.maybe_number("expires_at")?))).collect()
+    rows.iter().map(|row| Ok((row.word("id")?, row.word("status")?))).collect()
 }
 
 async fn step(conn: &mut Conn, id: TokenId, next: TokenStatus) -> Result<(), StoreError> {
