@@ -182,6 +182,14 @@ impl Store {
         }
     }
 
+    /// Asks the database whether it answers.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.read(|conn| Box::pin(async move { conn.epoch().await.map(drop) })).await
+    }
+
     /// Waits until another Manager has taken this database over, which ends this one: nothing it writes is taken
     /// any more, and what it goes on doing in memory, such as renewing leases, nobody could revoke.
     pub async fn overtaken(&self) -> StoreError {

@@ -30,8 +30,8 @@ pub(super) async fn ready(State(manager): State<Arc<Manager>>) -> Json<Health> {
     if manager.store.failing() {
         return unready("the database takes no writes");
     }
-    match manager.store.read(|conn| Box::pin(legation_store::keys::all(conn))).await {
-        Ok(_) => ok(health(HealthStatus::Ok, "")),
+    match manager.store.ping().await {
+        Ok(()) => ok(health(HealthStatus::Ok, "")),
         Err(_) => unready("the database does not answer"),
     }
 }
