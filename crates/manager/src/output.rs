@@ -94,12 +94,7 @@ impl OutputReader {
         let chunks = self.manager.store.read(move |conn| Box::pin(output::read(conn, id, from, READ_MAX))).await?;
         for chunk in chunks {
             let stream = if chunk.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
-            // A chunk may begin before the position if it was cut differently the first time.
-            let skip = from.saturating_sub(chunk.offset) as usize;
-            let bytes = chunk.bytes.get(skip..).unwrap_or_default().to_vec();
-            if !bytes.is_empty() {
-                self.read.push_back(OutputEvent::new(attempt, chunk.offset + skip as u64, stream, bytes));
-            }
+            self.read.push_back(OutputEvent::new(attempt, chunk.offset, stream, chunk.bytes));
         }
         Ok(())
     }
