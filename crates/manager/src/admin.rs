@@ -46,9 +46,7 @@ pub async fn reset(config: &Config, reset: Reset, clock: &dyn Clock, entropy: &d
     prepare(&config.config_dir)?;
     let store = Store::open_beside(&database_url(config)?).await?;
     let keys = Keys::load(config, &store, clock, entropy).await?;
-    let mut secret = zeroize::Zeroizing::new([0; 32]);
-    entropy.fill(secret.as_mut_slice());
-    let key = ApiKey { id: ApiKeyId::random(entropy), secret: Secret::new(*secret) };
+    let key = ApiKey { id: ApiKeyId::random(entropy), secret: Secret::random(entropy) };
     let row = api_keys::ApiKey {
         id: key.id,
         hash: keys.sealer.keyed_hash(key.secret.expose()),

@@ -83,12 +83,7 @@ fn place(kind: &str, id: &str) -> String {
 
 /// Makes one key of each kind and stores them in one transaction.
 async fn make(store: &Store, kek: &Sealer, clock: &dyn Clock, entropy: &dyn Entropy) -> anyhow::Result<()> {
-    let draw = || {
-        let mut bytes = zeroize::Zeroizing::new([0; 32]);
-        entropy.fill(bytes.as_mut_slice());
-        Secret::new(*bytes)
-    };
-    let (data, signing, manager) = (draw(), draw(), KeyPair::generate(entropy));
+    let (data, signing, manager) = (Secret::random(entropy), Secret::random(entropy), KeyPair::generate(entropy));
     let sealer = Sealer::new(&data);
     let signing_public = signing_key(&signing)?.public_key().as_ref().to_vec();
     let mut rows = Vec::new();

@@ -135,11 +135,10 @@ pub fn load_kek(directory: &Path, may_create: bool, entropy: &dyn Entropy) -> an
 }
 
 fn create_kek(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<Secret<32>> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    entropy.fill(bytes.as_mut_slice());
-    let text = Zeroizing::new(hex(bytes.as_slice()));
+    let key = Secret::random(entropy);
+    let text = Zeroizing::new(hex(key.expose()));
     whole_file::create(path, &text, 0o600)?;
-    Ok(Secret::new(*bytes))
+    Ok(key)
 }
 
 fn parse_hex(text: &str) -> Option<Secret<32>> {

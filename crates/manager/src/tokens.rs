@@ -96,9 +96,7 @@ impl Manager {
 
     /// Draws a secret for a generation and seals what the store may keep of it.
     fn draft(&self, id: TokenId, generation: u32) -> Draft {
-        let mut bytes = zeroize::Zeroizing::new([0; 32]);
-        self.entropy.fill(bytes.as_mut_slice());
-        let secret = Secret::new(*bytes);
+        let secret = Secret::random(&*self.entropy);
         let key = psk::derive(&secret, id, generation);
         let sealed = self.keys.sealer.seal(&secret_place(id, generation), key.expose(), &*self.entropy);
         Draft { value: Token { id, generation, secret, manager_key: self.keys.pinned() }, key, sealed }

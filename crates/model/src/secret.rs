@@ -5,6 +5,8 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::Entropy;
+
 /// `N` secret bytes. The only way to read them is [`Secret::expose`], so that a search finds every use.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Secret<const N: usize>([u8; N]);
@@ -13,6 +15,13 @@ impl<const N: usize> Secret<N> {
     /// Takes ownership of the bytes.
     pub const fn new(bytes: [u8; N]) -> Self {
         Self(bytes)
+    }
+
+    /// Draws them in place, so that there is no other buffer to wipe.
+    pub fn random(entropy: &dyn Entropy) -> Self {
+        let mut secret = Self([0; N]);
+        entropy.fill(&mut secret.0);
+        secret
     }
 
     /// The bytes themselves; keep the borrow short and never copy it into a log, an error or a row.

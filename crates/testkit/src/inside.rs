@@ -17,7 +17,7 @@ use legation_manager::{
     config::{Config, Settings},
     system::{SystemClock, SystemEntropy},
 };
-use legation_model::{Clock, Entropy, Millis, delegate::Isolation, ids::BootId, secret::SecretText, token::Token};
+use legation_model::{Clock, Millis, Secret, delegate::Isolation, ids::BootId, secret::SecretText, token::Token};
 use legation_wire::{
     DelegateEnd, DelegateEvent, KeyPair, Opening,
     message::{FromDelegate, Goodbye, HeldAttempt, Hello, Stopped, ToDelegate, Welcome},
@@ -271,9 +271,7 @@ impl Puppet {
 
     /// Uses another secret under the same id.
     pub fn forge_secret(&mut self) {
-        let mut bytes = [0; 32];
-        SystemEntropy.fill(&mut bytes);
-        self.token.secret = legation_model::Secret::new(bytes);
+        self.token.secret = Secret::random(&SystemEntropy);
     }
 
     /// Takes another token, as when its owner exchanges the file; the process stays the same.

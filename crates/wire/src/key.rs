@@ -5,7 +5,6 @@ use std::{fmt, sync::Arc};
 use aws_lc_rs::agreement::{PrivateKey, X25519};
 use legation_model::{Entropy, Secret};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 /// A static X25519 key pair (RFC 7748).
 ///
@@ -23,9 +22,7 @@ pub struct KeyPair {
 impl KeyPair {
     /// Draws a new pair.
     pub fn generate(entropy: &dyn Entropy) -> Self {
-        let mut private = Zeroizing::new([0; 32]);
-        entropy.fill(&mut *private);
-        Self::from_private(Secret::new(*private))
+        Self::from_private(Secret::random(entropy))
     }
 
     /// The pair that belongs to a stored private key.

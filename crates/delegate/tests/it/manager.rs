@@ -65,14 +65,8 @@ pub(crate) struct Manager {
 impl Manager {
     pub(crate) async fn start() -> Self {
         let key = KeyPair::generate(&SystemEntropy);
-        let mut secret = [0; 32];
-        legation_model::Entropy::fill(&SystemEntropy, &mut secret);
-        let token = Token {
-            id: TokenId::random(&SystemEntropy),
-            generation: 1,
-            secret: Secret::new(secret),
-            manager_key: key.public,
-        };
+        let (id, secret) = (TokenId::random(&SystemEntropy), Secret::random(&SystemEntropy));
+        let token = Token { id, generation: 1, secret, manager_key: key.public };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         Self { listener, keys: [key].into(), token, lease: 60_000, ahead: 0 }
     }

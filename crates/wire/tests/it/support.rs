@@ -63,14 +63,8 @@ impl World {
         let entropy = Seeded::new(seed);
         let manager = KeyPair::generate(&entropy);
         let delegate = KeyPair::generate(&entropy);
-        let mut secret = [0; 32];
-        entropy.fill(&mut secret);
-        let token = Token {
-            id: TokenId::random(&entropy),
-            generation: 1,
-            secret: Secret::new(secret),
-            manager_key: manager.public,
-        };
+        let secret = Secret::random(&entropy);
+        let token = Token { id: TokenId::random(&entropy), generation: 1, secret, manager_key: manager.public };
         Self { manager, delegate, token, entropy }
     }
 

@@ -2,7 +2,7 @@
 
 use legation_api::{Code, Problem, problem::PROBLEM_JSON};
 use legation_manager::system::SystemEntropy;
-use legation_model::{Clock as _, Entropy as _, Millis, Scope, Secret, access::Role, api_key::ApiKey, ids::ApiKeyId};
+use legation_model::{Clock as _, Millis, Scope, Secret, access::Role, api_key::ApiKey, ids::ApiKeyId};
 use legation_store::{api_keys, job};
 use legation_testkit::Inside;
 use reqwest::{Method, RequestBuilder};
@@ -101,9 +101,7 @@ impl Answer {
 
 /// Makes an API key, as no route does yet.
 pub(super) async fn key(inside: &Inside, role: Role, scope: Option<&str>, expires_at: Option<Millis>) -> ApiKey {
-    let mut secret = [0; 32];
-    SystemEntropy.fill(&mut secret);
-    let key = ApiKey { id: ApiKeyId::random(&SystemEntropy), secret: Secret::new(secret) };
+    let key = ApiKey { id: ApiKeyId::random(&SystemEntropy), secret: Secret::random(&SystemEntropy) };
     let row = api_keys::ApiKey {
         id: key.id,
         name: "test-key".parse().expect("a name"),
