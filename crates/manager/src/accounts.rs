@@ -38,11 +38,12 @@ impl Manager {
         let account =
             Account { scope, description, lease, created_at: self.clock.wall(), created_by: actor.name.clone() };
         let made = self.store_account(actor, account, once).await??;
-        if let Some(account) = made.fresh() {
-            return Ok(account);
+        match made {
+            Made::Fresh(account) => Ok(account),
+            Made::Replayed(scope) => {
+                self.stored_account(scope.parse().map_err(|_| Refusal::not_found("account"))?).await
+            }
         }
-        let scope = made.replayed().parse().map_err(|_| Refusal::not_found("account"))?;
-        self.stored_account(scope).await
     }
 
     /// Makes the account `default`, unless it is there.

@@ -46,24 +46,6 @@ pub enum Made<T> {
     Replayed(String),
 }
 
-impl<T: Clone> Made<T> {
-    /// The object, if it was made now.
-    pub fn fresh(&self) -> Option<T> {
-        match self {
-            Self::Fresh(made) => Some(made.clone()),
-            Self::Replayed(_) => None,
-        }
-    }
-
-    /// The id, if it was made before.
-    pub fn replayed(self) -> String {
-        match self {
-            Self::Replayed(id) => id,
-            Self::Fresh(_) => String::new(),
-        }
-    }
-}
-
 /// The id that an earlier request with this key made, if there was one.
 ///
 /// # Errors

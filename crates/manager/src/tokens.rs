@@ -18,7 +18,7 @@ use crate::{
     access::Caller,
     audit::{self, Actor, Change},
     error::Refusal,
-    idempotency::{self, Idempotency},
+    idempotency::{self, Idempotency, Made},
 };
 
 /// What a new token is to be.
@@ -68,7 +68,10 @@ impl Manager {
         let token = self.unissued(&new, caller, now);
         let draft = new.issue.then(|| self.draft(token.id, 1));
         let made = self.store_new(caller.actor(), token, draft.as_ref(), once, now).await??;
-        let Some((token, lease)) = made.fresh() else { return self.shown_before(made.replayed()).await };
+        let (token, lease) = match made {
+            Made::Fresh(made) => made,
+            Made::Replayed(id) => return self.shown_before(id).await,
+        };
         if let Some(draft) = &draft {
             self.admit_token(&token, vec![(1, draft.key.clone())], lease);
         }
@@ -109,13 +112,13 @@ impl Manager {
         draft: Option<&Draft>,
         once: Option<Idempotency>,
         now: Millis,
-    ) -> Result<Result<idempotency::Made<(DelegateToken, Option<Millis>)>, Refusal>, StoreError> {
+    ) -> Result<Result<Made<(DelegateToken, Option<Millis>)>, Refusal>, StoreError> {
         let sealed = draft.map(|draft| draft.sealed.clone());
         let manager_key = self.keys.manager_id;
         let work = job(move |tx| {
             Box::pin(async move {
                 if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
-                    return Ok(before.map(idempotency::Made::Replayed));
+                    return Ok(before.map(Made::Replayed));
                 }
                 let Some(account) = accounts::get(tx, &token.scope.top()).await? else {
                     return Ok(Err(Refusal::not_found("account")));
@@ -127,7 +130,7 @@ impl Manager {
                 }
                 audit::append(tx, &actor, now, change("token.create", &token, token.name.to_string())).await?;
                 idempotency::keep(tx, &actor, once.as_ref(), &token.id.to_string(), now).await?;
-                Ok(Ok(idempotency::Made::Fresh((token, account.lease))))
+                Ok(Ok(Made::Fresh((token, account.lease))))
             })
         });
         self.store.write(work).await
