@@ -4,7 +4,7 @@ use legation_model::{
     Millis, Scope, Text,
     ids::TokenId,
     scope::DEFAULT_ACCOUNT,
-    token::{DEFAULT_TOKEN, DelegateToken, TokenLimits, TokenStatus},
+    token::{DEFAULT_TOKEN, DelegateToken},
 };
 use legation_store::{
     Page, Paged, StoreError,
@@ -72,7 +72,9 @@ impl Manager {
     ) -> Result<Result<Made<Account>, Refusal>, StoreError> {
         let now = self.clock.wall();
         let lease = account.lease.map(|lease| self.config.timing.with_lease(Some(lease)).lease_counted());
-        let token = default_token(TokenId::random(&*self.entropy), &account.scope, now);
+        let (id, scope) = (TokenId::random(&*self.entropy), account.scope.clone());
+        let name = DEFAULT_TOKEN.parse().expect("the default token's name is a name");
+        let token = DelegateToken::unissued(id, scope, name, now, Actor::system().name);
         let work = job(move |tx| {
             Box::pin(async move {
                 if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
@@ -115,24 +117,5 @@ impl Manager {
         let within = caller.scope.clone();
         let list = job(move |conn| Box::pin(async move { accounts::list(conn, within.as_ref(), &page).await }));
         Ok(self.store.read(list).await?)
-    }
-}
-
-fn default_token(id: TokenId, scope: &Scope, now: Millis) -> DelegateToken {
-    DelegateToken {
-        id,
-        scope: scope.clone(),
-        name: DEFAULT_TOKEN.parse().expect("the default token's name is a name"),
-        description: Text::default(),
-        status: TokenStatus::Unissued,
-        generation: 0,
-        limits: TokenLimits::default(),
-        created_at: now,
-        created_by: Actor::system().name,
-        issued_at: None,
-        revoked_at: None,
-        revoked_reason: None,
-        receipt: None,
-        last_used_at: None,
     }
 }

@@ -65,8 +65,10 @@ impl Manager {
     ) -> Result<Issued, Refusal> {
         caller.require_sight(&new.scope, "scope")?;
         let now = self.clock.wall();
-        let token = self.unissued(&new, caller, now);
-        let draft = new.issue.then(|| self.draft(token.id, 1));
+        let id = TokenId::random(&*self.entropy);
+        let draft = new.issue.then(|| self.draft(id, 1));
+        let unissued = DelegateToken::unissued(id, new.scope, new.name, now, caller.actor().name);
+        let token = DelegateToken { description: new.description, limits: new.limits, ..unissued };
         let made = self.store_new(caller.actor(), token, draft.as_ref(), once, now).await??;
         let (token, lease) = match made {
             Made::Fresh(made) => made,
@@ -76,25 +78,6 @@ impl Manager {
             self.admit_token(&token, vec![(1, draft.key.clone())], lease);
         }
         Ok(Issued { token, value: draft.map(|draft| draft.value.reveal()) })
-    }
-
-    fn unissued(&self, new: &NewToken, caller: &Caller, now: Millis) -> DelegateToken {
-        DelegateToken {
-            id: TokenId::random(&*self.entropy),
-            scope: new.scope.clone(),
-            name: new.name.clone(),
-            description: new.description.clone(),
-            status: TokenStatus::Unissued,
-            generation: 0,
-            limits: new.limits.clone(),
-            created_at: now,
-            created_by: caller.actor().name,
-            issued_at: None,
-            revoked_at: None,
-            revoked_reason: None,
-            receipt: None,
-            last_used_at: None,
-        }
     }
 
     /// Draws a secret for a generation and seals what the store may keep of it.

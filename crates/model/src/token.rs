@@ -256,6 +256,28 @@ pub struct DelegateToken {
     pub last_used_at: Option<Millis>,
 }
 
+impl DelegateToken {
+    /// A new one, without a description, restrictions or a secret.
+    pub fn unissued(id: TokenId, scope: Scope, name: Name, created_at: Millis, created_by: String) -> Self {
+        Self {
+            id,
+            scope,
+            name,
+            description: Text::default(),
+            status: TokenStatus::Unissued,
+            generation: 0,
+            limits: TokenLimits::default(),
+            created_at,
+            created_by,
+            issued_at: None,
+            revoked_at: None,
+            revoked_reason: None,
+            receipt: None,
+            last_used_at: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
