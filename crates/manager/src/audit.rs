@@ -67,7 +67,7 @@ pub async fn append_all(tx: &mut Tx, actor: &Actor, now: Millis, changes: Vec<Ch
             previous,
             hash: Vec::new(),
         };
-        record.hash = link(&record);
+        record.hash = chained_hash(&record);
         previous = record.hash.clone();
         records.push(record);
     }
@@ -76,7 +76,7 @@ pub async fn append_all(tx: &mut Tx, actor: &Actor, now: Millis, changes: Vec<Ch
 
 /// The hash that binds a record to its predecessor: SHA-256 over length-prefixed fields, so that no two records
 /// share an encoding.
-pub fn link(record: &AuditRecord) -> Vec<u8> {
+pub fn chained_hash(record: &AuditRecord) -> Vec<u8> {
     let mut bytes = Vec::new();
     let fields: [&[u8]; 9] = [
         &record.previous,
