@@ -86,7 +86,7 @@ pub struct Manager {
     pub metrics: Metrics,
     /// Ids of tasks that changed, for live streams.
     pub changes: broadcast::Sender<TaskId>,
-    /// Set by the first signal.
+    /// Set when the Manager begins to stop, whatever the reason.
     pub stopping: CancellationToken,
     /// Every connection and loop, awaited at the end.
     pub(crate) connections: TaskTracker,

@@ -26,7 +26,7 @@ pub struct Metrics {
     pub clones: Counter,
     /// Tasks assigned.
     pub assigned: Counter,
-    /// Tokens ended, by revocation or expiry.
+    /// Revocations that were carried out, by a person or by expiry; a repeated one counts again.
     pub revocations: Counter,
     /// Live sessions.
     pub sessions: Gauge,
@@ -51,7 +51,8 @@ impl Default for Metrics {
         let heartbeats = counter("heartbeats_answered", "Heartbeats answered");
         let clones = counter("delegate_clones", "Delegate keys seen in two processes");
         let assigned = counter("tasks_assigned", "Tasks assigned to a delegate");
-        let revocations = counter("token_revocations", "Tokens ended, by revocation or expiry");
+        let revocations =
+            counter("token_revocations", "Revocations carried out, by a person or by expiry, repeated ones included");
         let (sessions, queued) = (Gauge::default(), Gauge::default());
         registry.register("sessions", "Live sessions", sessions.clone());
         registry.register("tasks_queued", "Tasks waiting for a delegate", queued.clone());

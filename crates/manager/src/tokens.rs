@@ -1,4 +1,4 @@
-//! Delegate tokens: create, issue, revoke, delete.
+//! Delegate tokens: create, issue, list, delete. Their end has a file of its own.
 
 use legation_api::{Code, Problem};
 use legation_model::{

@@ -78,7 +78,7 @@ impl Database {
         Ok(Self { engine, options: options.disable_statement_logging() })
     }
 
-    /// The directory of an embedded database: where disk space can be reserved for it.
+    /// The file of an embedded database; disk space for it can be reserved beside it.
     pub(crate) fn file(&self) -> Option<&Path> {
         match &self.engine {
             Engine::Sqlite(path) => Some(path),

@@ -211,7 +211,7 @@ impl Store {
         self.shared.queues.failing()
     }
 
-    /// How many jobs wait for the writer now: what a load figure shows.
+    /// How many jobs wait for the writer now.
     pub fn waiting(&self) -> usize {
         self.shared.queues.waiting()
     }
