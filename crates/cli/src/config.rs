@@ -126,8 +126,10 @@ pub fn data_dir() -> Result<PathBuf, Failure> {
 
 fn directory(own: &str, xdg: &str, under_home: &str) -> Result<PathBuf, Failure> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // The XDG specification has relative ones ignored, and the Manager does.
+    let base = set(xdg).filter(|base| base.is_absolute());
     set(own)
-        .or_else(|| set(xdg).map(|base| base.join("legation")))
+        .or_else(|| base.map(|base| base.join("legation")))
         .or_else(|| set("HOME").map(|home| home.join(under_home).join("legation")))
         .ok_or_else(|| Failure::settings("there is no home directory to look in", format!("set {own}")))
 }

@@ -45,6 +45,19 @@ async fn who_is_not_let_in_is_told_where_the_key_goes() {
 }
 
 #[tokio::test]
+async fn a_relative_xdg_directory_is_ignored_as_by_the_manager() {
+    let fake = Fake::start().await;
+    fake.refuse("GET /api/v1/whoami", Code::Unauthenticated);
+    let home = Home::of(&fake);
+    let usual = home.dir.path().join(".config/legation");
+    fs::create_dir(home.dir.path().join(".config")).expect("a directory");
+    fs::rename(home.config(), &usual).expect("moved");
+    let mut command = home.command(&["whoami"]);
+    command.env_remove("LEGATION_CONFIG_DIR").env("XDG_CONFIG_HOME", "elsewhere");
+    is_told(&finish(command).await, exit_codes::NOT_ALLOWED, &usual.join("cli.toml").display().to_string());
+}
+
+#[tokio::test]
 async fn nobody_is_there() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
