@@ -12,7 +12,7 @@ use crate::{
     args::Paging,
     exit_codes,
     ui::{Row, Show},
-    values::{length, show_length, show_time},
+    values::{length, show_length, show_time, show_when},
 };
 
 /// What to do with accounts.
@@ -111,7 +111,7 @@ impl Show for Whoami {
             ("role", self.role.to_string()),
             ("scope", self.scope.as_ref().map_or_else(|| "everywhere".to_owned(), ToString::to_string)),
             ("may", self.permissions.join(" ")),
-            ("expires", self.expires_at.map(show_time).unwrap_or_default()),
+            ("expires", show_when(self.expires_at)),
             ("manager", self.manager_version.clone()),
         ]
     }

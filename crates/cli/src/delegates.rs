@@ -11,7 +11,7 @@ use crate::{
     Context, Failure,
     args::{InScope, Paging, default_scope},
     exit_codes, tokens,
-    ui::{Row, Show},
+    ui::{self, Row, Show},
     values::show_time,
 };
 
@@ -109,10 +109,6 @@ fn state(delegate: &Delegate) -> &'static str {
     }
 }
 
-fn words(list: &[Name]) -> String {
-    list.iter().map(Name::as_str).collect::<Vec<_>>().join(" ")
-}
-
 impl Show for Delegate {
     fn name(&self) -> String {
         self.id.to_string()
@@ -127,7 +123,7 @@ impl Show for Delegate {
             ("token", self.token.to_string()),
             ("host", self.host.to_string()),
             ("address", self.address.clone()),
-            ("tags", words(&self.tags)),
+            ("tags", ui::joined(&self.tags)),
             ("description", self.description.to_string()),
             ("version", self.version.clone()),
             ("isolation", self.isolation.to_string()),

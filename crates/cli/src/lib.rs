@@ -42,6 +42,13 @@ pub struct Context {
     pub ui: Ui,
 }
 
+impl Context {
+    /// The client for one `POST`, whose repetition with the same key has no second effect.
+    fn idempotent(&self, key: Option<&str>) -> Client {
+        key.map_or_else(|| self.client.clone(), |key| self.client.idempotent(key))
+    }
+}
+
 /// Reads the arguments, runs the command, reports its failure; the process's exit code.
 pub async fn run() -> u8 {
     let cli = Cli::parse();

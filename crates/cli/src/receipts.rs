@@ -2,14 +2,14 @@
 
 use clap::Subcommand;
 use legation_api::receipts::{Receipt, ReceiptLine, ReceiptsQuery};
-use legation_model::{Millis, Scope, ids::ReceiptId};
+use legation_model::{Scope, ids::ReceiptId};
 
 use crate::{
     Context, Failure,
     args::Paging,
     exit_codes,
     ui::{self, Format, Row, Show, Ui},
-    values::show_time,
+    values::{show_time, show_when},
 };
 
 /// What to do with receipts.
@@ -74,13 +74,12 @@ impl Ui {
 
 /// One row per delegate; the three times have three witnesses and stay apart.
 fn lines(lines: &[ReceiptLine]) -> String {
-    let when = |at: Option<Millis>| at.map(show_time).unwrap_or_default();
     let row = |line: &ReceiptLine| {
         vec![
             line.delegate.to_string(),
             line.name.clone(),
-            if line.connected { when(line.cut_at) } else { "was not connected".to_owned() },
-            when(line.stopped_reported_at),
+            if line.connected { show_when(line.cut_at) } else { "was not connected".to_owned() },
+            show_when(line.stopped_reported_at),
             line.tasks_killed.map(|killed| killed.to_string()).unwrap_or_default(),
             show_time(line.lease_ends_by),
         ]

@@ -6,7 +6,7 @@ use legation_api::{
     tasks::{Task, TasksQuery},
 };
 use legation_model::{
-    Millis, Scope,
+    Scope,
     ids::{DelegateId, TaskId},
     task::TaskState,
 };
@@ -17,8 +17,8 @@ use crate::{
     ask::Care,
     exit_codes,
     task_run::{Run, watch::Watch},
-    ui::{Row, Show},
-    values::{show_length, show_time},
+    ui::{self, Row, Show},
+    values::{show_length, show_time, show_when},
 };
 
 /// What to do with tasks.
@@ -121,7 +121,6 @@ impl Show for Task {
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
-        let when = |at: Option<Millis>| at.map(show_time).unwrap_or_default();
         let attempt = self.attempt.as_ref();
         let wish = if self.cancel_requested && !self.state.is_final() { " (to be cancelled)" } else { "" };
         vec![
@@ -131,13 +130,13 @@ impl Show for Task {
             ("state", format!("{}{wish}", self.state)),
             ("reason", self.reason.clone()),
             ("exit code", self.exit_code.map(|code| code.to_string()).unwrap_or_default()),
-            ("selectors", self.selectors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+            ("selectors", ui::joined(&self.selectors)),
             ("delegate", attempt.map(|attempt| attempt.delegate.to_string()).unwrap_or_default()),
             ("attempt", attempt.map(|attempt| attempt.id.to_string()).unwrap_or_default()),
             ("timeout", show_length(self.timeout_ms)),
             ("created", format!("{} by {}", show_time(self.created_at), self.created_by)),
-            ("started", when(self.started_at)),
-            ("finished", when(self.finished_at)),
+            ("started", show_when(self.started_at)),
+            ("finished", show_when(self.finished_at)),
         ]
     }
 }

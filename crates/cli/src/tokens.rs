@@ -20,7 +20,7 @@ use crate::{
     exit_codes,
     revoke::Revoke,
     ui::{self, Format, Row, Show, Ui},
-    values::{show_time, time},
+    values::{show_time, show_when, time},
 };
 
 /// What to do with tokens.
@@ -159,10 +159,7 @@ impl Tokens {
 
 impl Create {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let client = match &self.idempotency_key {
-            Some(key) => context.client.idempotent(key),
-            None => context.client.clone(),
-        };
+        let client = context.idempotent(self.idempotency_key.as_deref());
         let request = CreateToken {
             scope: self.scope.scope,
             name: self.name,
@@ -272,10 +269,6 @@ fn after_show(token: &Token) -> Vec<String> {
     }
 }
 
-fn joined<T: std::fmt::Display>(list: &[T]) -> String {
-    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-}
-
 impl Show for Token {
     fn name(&self) -> String {
         self.id.to_string()
@@ -283,7 +276,6 @@ impl Show for Token {
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let when = |at: Option<Millis>| at.map(show_time).unwrap_or_default();
         vec![
             ("token", self.id.to_string()),
             ("name", self.name.to_string()),
@@ -292,14 +284,14 @@ impl Show for Token {
             ("generation", self.generation.to_string()),
             ("description", self.description.to_string()),
             ("created", format!("{} by {}", show_time(self.created_at), self.created_by)),
-            ("issued", when(self.issued_at)),
-            ("last used", when(self.last_used_at)),
-            ("expires", when(self.expires_at)),
+            ("issued", show_when(self.issued_at)),
+            ("last used", show_when(self.last_used_at)),
+            ("expires", show_when(self.expires_at)),
             ("max delegates", self.max_delegates.map(|max| max.to_string()).unwrap_or_default()),
-            ("allowed cidrs", joined(&self.allowed_cidrs)),
-            ("allowed names", joined(&self.allowed_names)),
-            ("pinned tags", joined(&self.pinned_tags)),
-            ("revoked", when(self.revoked_at)),
+            ("allowed cidrs", ui::joined(&self.allowed_cidrs)),
+            ("allowed names", ui::joined(&self.allowed_names)),
+            ("pinned tags", ui::joined(&self.pinned_tags)),
+            ("revoked", show_when(self.revoked_at)),
             ("reason", text(&self.revoked_reason)),
             ("receipt", self.receipt.map(|receipt| receipt.to_string()).unwrap_or_default()),
         ]
@@ -315,8 +307,8 @@ impl Row for Token {
             self.name.to_string(),
             self.scope.to_string(),
             self.status.to_string(),
-            self.expires_at.map(show_time).unwrap_or_default(),
-            self.last_used_at.map(show_time).unwrap_or_default(),
+            show_when(self.expires_at),
+            show_when(self.last_used_at),
         ]
     }
 }

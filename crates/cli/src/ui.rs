@@ -166,6 +166,11 @@ pub fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> S
     finish(table)
 }
 
+/// A list in one field.
+pub fn joined<T: std::fmt::Display>(list: &[T]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
 /// Labels and values; empty values are left out.
 fn pairs(fields: &[(&'static str, String)]) -> String {
     let mut table = plain_table();

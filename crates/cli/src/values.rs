@@ -75,6 +75,11 @@ pub fn show_time(at: Millis) -> String {
     }
 }
 
+/// A point in time that may not have come: nothing then.
+pub fn show_when(at: Option<Millis>) -> String {
+    at.map(show_time).unwrap_or_default()
+}
+
 /// A length of time for people, in its two largest units.
 pub fn show_length(millis: Millis) -> String {
     let mut rest = millis.max(0);

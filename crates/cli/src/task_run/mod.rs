@@ -80,11 +80,7 @@ impl Run {
     /// A file or secret is missing, or as the Manager refuses.
     pub async fn run(self, context: &Context) -> Result<u8, Failure> {
         let request = self.request()?;
-        let client = match &self.idempotency_key {
-            Some(key) => context.client.idempotent(key),
-            None => context.client.clone(),
-        };
-        let task = client.submit_task(&request).await?;
+        let task = context.idempotent(self.idempotency_key.as_deref()).submit_task(&request).await?;
         if self.detach {
             context.ui.show(&task)?;
             context.ui.next(&[format!("legation task logs --follow {}", task.id)]);
