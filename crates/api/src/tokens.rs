@@ -4,8 +4,9 @@ use ipnet::IpNet;
 use legation_model::{
     Millis, Name, Scope, Text,
     ids::{DelegateId, ReceiptId, TokenId},
+    name::NamePattern,
     secret::SecretText,
-    token::{DelegateToken, NamePattern, TokenLimits, TokenStatus},
+    token::{DelegateToken, TokenLimits, TokenStatus},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};

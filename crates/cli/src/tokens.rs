@@ -10,7 +10,8 @@ use legation_api::{
 use legation_model::{
     Millis, Name, Scope, Text,
     ids::TokenId,
-    token::{NamePattern, Token as TokenValue, TokenStatus},
+    name::NamePattern,
+    token::{Token as TokenValue, TokenStatus},
 };
 
 use crate::{

@@ -52,6 +52,43 @@ fn is_inner(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._:=@-".contains(&byte)
 }
 
+/// A name, or the beginning of names followed by `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamePattern(String);
+
+impl NamePattern {
+    /// Whether the name is covered.
+    pub fn matches(&self, name: &Name) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(start) => name.as_str().starts_with(start),
+            None => name.as_str() == self.0,
+        }
+    }
+
+    /// The spelling.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NamePattern {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let start = text.strip_suffix('*').unwrap_or(text);
+        if !(text == "*" || start.parse::<Name>().is_ok()) {
+            return Err(NameError);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Free text such as a description or a reason: at most 1,024 characters, no control or bidirectional ones.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Text(String);
@@ -138,5 +175,13 @@ mod tests {
         assert!("a\u{202e}b".parse::<Text>().is_err());
         assert!("a\u{7}b".parse::<Text>().is_err());
         assert!("x".repeat(1025).parse::<Text>().is_err());
+    }
+
+    #[test]
+    fn name_patterns_cover_what_they_say() {
+        let name: Name = "build-7".parse().expect("a name");
+        let covers = |pattern: &str| pattern.parse::<NamePattern>().is_ok_and(|pattern| pattern.matches(&name));
+        assert!(covers("build-7") && covers("build-*") && covers("*"));
+        assert!(!covers("build-") && !covers("build-77") && !covers("b*7"));
     }
 }

@@ -1,6 +1,6 @@
 //! The delegate token: its string, its life and its limits.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use crate::{
     Millis, Name, Scope, Secret, Text, base62,
     ids::{ID_CHARS, ReceiptId, TokenId},
+    name::NamePattern,
     secret::SecretText,
 };
 
@@ -186,43 +187,6 @@ pub struct TokenLimits {
     pub pinned_tags: Vec<Name>,
 }
 
-/// A name, or the beginning of names followed by `*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamePattern(String);
-
-impl NamePattern {
-    /// Whether the name is covered.
-    pub fn matches(&self, name: &Name) -> bool {
-        match self.0.strip_suffix('*') {
-            Some(start) => name.as_str().starts_with(start),
-            None => name.as_str() == self.0,
-        }
-    }
-
-    /// The spelling.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for NamePattern {
-    type Err = crate::name::NameError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let start = text.strip_suffix('*').unwrap_or(text);
-        if !(text == "*" || start.parse::<Name>().is_ok()) {
-            return Err(crate::name::NameError);
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Display for NamePattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// A token as the Manager knows it; nothing in it is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DelegateToken {
@@ -358,13 +322,5 @@ mod tests {
                 assert_eq!(deletes, to == TokenStatus::Deleted && from == TokenStatus::Revoked);
             }
         }
-    }
-
-    #[test]
-    fn name_patterns_cover_what_they_say() {
-        let name: Name = "build-7".parse().expect("a name");
-        let covers = |pattern: &str| pattern.parse::<NamePattern>().is_ok_and(|pattern| pattern.matches(&name));
-        assert!(covers("build-7") && covers("build-*") && covers("*"));
-        assert!(!covers("build-") && !covers("build-77") && !covers("b*7"));
     }
 }
