@@ -77,10 +77,13 @@ enum Arrival {
     Clone,
 }
 
+/// Where the connection hears what was decided.
+type Answer = oneshot::Sender<Result<Joined, StoreError>>;
+
 /// Those that wait for a transaction.
 #[derive(Default)]
 pub(crate) struct Joins {
-    waiting: Mutex<Vec<(Join, oneshot::Sender<Result<Joined, StoreError>>)>>,
+    waiting: Mutex<Vec<(Join, Answer)>>,
     nudged: Notify,
 }
 
