@@ -48,7 +48,7 @@ impl Manager {
         let address = address.to_canonical();
         limits_allow(&live, &hello, address)?;
         let join = Join { live: Arc::clone(&live), public_key: proof.identity, hello: hello.clone(), address };
-        let joined = self.join(join).await.map_err(|error| {
+        let joined = self.joins.ask(join).await.map_err(|error| {
             tracing::warn!(token = %live.id, %error, "a delegate cannot be admitted while the store cannot be asked");
             retry("the Manager cannot reach its database")
         })?;
@@ -158,7 +158,7 @@ impl Manager {
             session.send(ToDelegate::Cancel { attempt: stray.attempt, grace: 0 });
         }
         self.lose_attempts(vanished, "the delegate no longer knows it").await;
-        if let Err(error) = self.record_reports(session, &started).await {
+        if let Err(error) = self.record_reports(session, started.into()).await {
             tracing::debug!(%error, "a start is not recorded; the result will tell");
         }
     }

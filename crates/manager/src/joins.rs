@@ -1,10 +1,10 @@
-//! The transaction of admissions. Those that come while one is being written share the next: ten thousand delegates
-//! that return at once cost a statement for hundreds, and not several for each.
+//! The transaction of admissions, which they share: ten thousand delegates that return at once cost a statement for
+//! hundreds, and not several for each.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use legation_model::{
@@ -23,7 +23,6 @@ use legation_wire::{
     close::GoodbyeReason,
     message::{Goodbye, Hello},
 };
-use tokio::sync::{Notify, oneshot};
 
 use crate::{
     Manager,
@@ -77,16 +76,6 @@ enum Arrival {
     Clone,
 }
 
-/// Where the connection hears what was decided.
-type Answer = oneshot::Sender<Result<Joined, StoreError>>;
-
-/// Those that wait for a transaction.
-#[derive(Default)]
-pub(crate) struct Joins {
-    waiting: Mutex<Vec<(Join, Answer)>>,
-    nudged: Notify,
-}
-
 /// A key within its scope.
 type Key = (Scope, [u8; 32]);
 
@@ -103,54 +92,13 @@ struct Table {
 }
 
 impl Manager {
-    /// Decides about one admission, in a transaction with others.
-    pub(crate) async fn join(&self, join: Join) -> Result<Joined, StoreError> {
-        let (answer, joined) = oneshot::channel();
-        lock(&self.joins.waiting).push((join, answer));
-        self.joins.nudged.notify_one();
-        joined.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the Manager is stopping".to_owned())))
-    }
-
     /// Writes admissions until the Manager stops.
     pub(crate) async fn join_loop(self: Arc<Self>) {
-        loop {
-            tokio::select! {
-                () = self.stopping.cancelled() => return lock(&self.joins.waiting).clear(),
-                () = self.joins.nudged.notified() => {}
-            }
-            loop {
-                let (joins, answers): (Vec<_>, Vec<_>) = {
-                    let mut waiting = lock(&self.joins.waiting);
-                    let count = waiting.len().min(JOINS_MAX);
-                    waiting.drain(..count).unzip()
-                };
-                if joins.is_empty() {
-                    break;
-                }
-                let joined = self.join_together(joins).await;
-                // Whoever hung up meanwhile does not need it.
-                answers.into_iter().zip(joined).for_each(|(answer, joined)| drop(answer.send(joined)));
-            }
-        }
-    }
-
-    /// All in one transaction; when that fails for a reason that one of them may have, each in its own.
-    async fn join_together(&self, joins: Vec<Join>) -> Vec<Result<Joined, StoreError>> {
-        let count = joins.len();
-        match self.store_joins(joins.clone()).await {
-            Ok(joined) => joined.into_iter().map(Ok).collect(),
-            Err(error @ (StoreError::Unavailable(_) | StoreError::Fenced)) => {
-                (0..count).map(|_| Err(error.clone())).collect()
-            }
-            Err(error) if count == 1 => vec![Err(error)],
-            Err(_) => {
-                let mut joined = Vec::with_capacity(count);
-                for join in joins {
-                    joined.push(self.store_joins(vec![join]).await.and_then(first));
-                }
-                joined
-            }
-        }
+        let write = |joins| {
+            let this = Arc::clone(&self);
+            async move { this.store_joins(joins).await }
+        };
+        self.joins.serve(&self.stopping, JOINS_MAX, write).await;
     }
 
     /// Because the writer runs one transaction at a time, two connections of one key are decided one after the other.
@@ -326,10 +274,6 @@ impl Table {
         delegates::upsert(tx, &changed).await?;
         audit::append_all(tx, &Actor::system(), now, std::mem::take(&mut self.changes)).await
     }
-}
-
-fn first(joined: Vec<Joined>) -> Result<Joined, StoreError> {
-    joined.into_iter().next().ok_or(StoreError::NotFound)
 }
 
 fn arrival(known: Option<&Delegate>, hello: &Hello) -> Arrival {

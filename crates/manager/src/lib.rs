@@ -19,7 +19,7 @@ pub mod gate;
 pub mod handshakes;
 pub mod http;
 pub mod idempotency;
-pub mod joins;
+mod joins;
 pub mod keys;
 pub mod link;
 pub mod live;
@@ -33,6 +33,7 @@ pub mod revoke;
 pub mod seal;
 pub mod serve;
 pub mod sessions;
+mod shared;
 pub mod start;
 pub mod sweep;
 pub mod system;
@@ -59,7 +60,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::JumpGuard, config::Config, dispatch::Queue, handshakes::Handshakes, keys::Keys, live::LiveTokens,
-    metrics::Metrics, sessions::Sessions, sweep::Seen,
+    metrics::Metrics, sessions::Sessions, shared::Shared, sweep::Seen,
 };
 
 pub use start::{Running, start};
@@ -91,7 +92,8 @@ pub struct Manager {
     /// Every connection and loop, awaited at the end.
     pub(crate) connections: TaskTracker,
     pub(crate) handshakes: Arc<Handshakes>,
-    pub(crate) joins: joins::Joins,
+    pub(crate) joins: Shared<joins::Join, joins::Joined>,
+    pub(crate) reports: Shared<reports::Reported, reports::Recorded>,
     pub(crate) parted: parted::PartedLinks,
     pub(crate) seen: Seen,
     /// Superseded starts that came back once.

@@ -140,7 +140,7 @@ impl Manager {
                 return leave;
             }
             if recording.is_none() && !backlog.is_empty() {
-                let record = Arc::clone(self).record(Arc::clone(&session), backlog.take());
+                let record = Arc::clone(self).record(Arc::clone(&session), backlog.take().into());
                 recording = Some(self.connections.spawn(record));
             }
             if recording.is_none() && backlog.overflowed() {
@@ -205,10 +205,10 @@ impl Manager {
 
     /// Records reports until the store took them, the session is over, or the token ended. An effect of the
     /// session's token. Whatever is dropped here the delegate still has, and repeats at its next connect.
-    async fn record(self: Arc<Self>, session: Arc<Session>, reports: Vec<FromDelegate>) -> Vec<ToDelegate> {
+    async fn record(self: Arc<Self>, session: Arc<Session>, reports: Arc<[FromDelegate]>) -> Vec<ToDelegate> {
         while session.stopped().is_none() && session.token.gate.is_open() {
             if let Ok(_entered) = session.token.enter(&self.clock) {
-                match self.record_reports(&session, &reports).await {
+                match self.record_reports(&session, Arc::clone(&reports)).await {
                     Ok(answers) => return answers,
                     Err(StoreError::Unavailable(error)) => {
                         tracing::warn!(%error, "reports cannot be stored; trying again")

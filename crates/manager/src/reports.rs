@@ -1,23 +1,29 @@
 //! What delegates report of their attempts: starts, output, results, and what is lost without a report.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, atomic::Ordering},
+};
 
 use legation_model::{
     Millis,
-    ids::{AttemptId, DelegateId, TaskId},
+    ids::{AttemptId, DelegateId, TaskId, TokenId},
     task::{Task, TaskState},
 };
 use legation_store::{
     StoreError, Tx, job, output,
-    tasks::{self, Finish},
+    tasks::{self, End, Finish},
     tokens,
 };
 use legation_wire::message::{Finished, FromDelegate, Stream, ToDelegate};
 
 use crate::{Manager, dispatch::REST, live::lock, sessions::Session};
 
+/// Delegates whose reports share a transaction. Each waits with one batch at a time, which bounds them.
+const REPORTERS_MAX: usize = 128;
+
 impl Manager {
-    /// Records what a delegate reported of its attempts, in one transaction, and returns the acknowledgements.
+    /// Records what a delegate reported of its attempts, and returns the acknowledgements.
     ///
     /// Each report concerns only attempts of the reporting delegate: identity comes from the session.
     ///
@@ -26,7 +32,7 @@ impl Manager {
     pub(crate) async fn record_reports(
         &self,
         session: &Arc<Session>,
-        reports: &[FromDelegate],
+        reports: Arc<[FromDelegate]>,
     ) -> Result<Vec<ToDelegate>, StoreError> {
         if reports.is_empty() {
             return Ok(Vec::new());
@@ -35,35 +41,29 @@ impl Manager {
             // Before the tasks are back in the queue, so that none goes there again at once.
             session.resting_until.store(self.clock.boot() + REST, Ordering::Relaxed);
         }
-        let (reports, now) = (reports.to_vec(), self.clock.wall());
-        let (token, delegate) = (session.token.id, session.delegate);
-        let work = job(move |tx| {
-            Box::pin(async move {
-                let mut recorded = Vec::new();
-                if !tokens::lock_shared(tx, token).await?.is_some_and(|status| status.is_live()) {
-                    return Ok(recorded);
-                }
-                for report in reports {
-                    recorded.push(match owned(tx, attempt_of(&report), delegate).await? {
-                        Owned::Newest(task) => (Some(task.id), record(tx, Some(*task), report, now).await?),
-                        Owned::Former => (None, record_late(tx, report, now).await?),
-                        Owned::Not => (None, record(tx, None, report, now).await?),
-                    });
-                }
-                Ok(recorded)
-            })
-        });
-        let recorded: Vec<(Option<TaskId>, Option<ToDelegate>)> = self.store.write(work).await?;
-        let mut answers = Vec::new();
-        for (task, answer) in recorded {
-            if let Some(ToDelegate::FinishedAck { attempt }) = &answer {
+        let reported = Reported { token: session.token.id, delegate: session.delegate, reports };
+        let Recorded { tasks, answers, requeued } = self.reports.ask(reported).await?;
+        for answer in &answers {
+            if let ToDelegate::FinishedAck { attempt } = answer {
                 lock(&session.attempts).remove(attempt);
-                self.queue.reload();
+                self.queue.nudge();
             }
-            task.into_iter().for_each(|task| self.announce(task));
-            answers.extend(answer);
         }
+        if requeued {
+            self.queue.reload();
+        }
+        tasks.into_iter().for_each(|task| self.announce(task));
         Ok(answers)
+    }
+
+    /// Writes reports until the Manager stops.
+    pub(crate) async fn report_loop(self: Arc<Self>) {
+        let write = |reported: Vec<Reported>| {
+            let (store, now) = (self.store.clone(), self.clock.wall());
+            let work = job(move |tx| Box::pin(async move { record_all(tx, &reported, now).await }));
+            async move { store.write(work).await }
+        };
+        self.reports.serve(&self.stopping, REPORTERS_MAX, write).await;
     }
 
     /// Ends attempts whose outcome nobody will know; retries those that may be.
@@ -122,6 +122,80 @@ fn attempt_of(report: &FromDelegate) -> AttemptId {
     }
 }
 
+/// What one delegate reported, oldest first.
+#[derive(Clone)]
+pub(crate) struct Reported {
+    token: TokenId,
+    delegate: DelegateId,
+    reports: Arc<[FromDelegate]>,
+}
+
+/// What became of it.
+#[derive(Default)]
+pub(crate) struct Recorded {
+    /// Tasks that changed.
+    tasks: Vec<TaskId>,
+    answers: Vec<ToDelegate>,
+    /// Some of them wait in the queue again.
+    requeued: bool,
+}
+
+/// Records what several delegates reported, within one transaction.
+async fn record_all(tx: &mut Tx, reported: &[Reported], now: Millis) -> Result<Vec<Recorded>, StoreError> {
+    let tokens: BTreeSet<TokenId> = reported.iter().map(|one| one.token).collect();
+    let statuses = tokens::lock_shared_all(tx, &tokens).await?;
+    let attempts: BTreeSet<AttemptId> = reported.iter().flat_map(|one| one.reports.iter().map(attempt_of)).collect();
+    let attempts: Vec<AttemptId> = attempts.into_iter().collect();
+    let found = tasks::by_attempts(tx, &attempts).await?;
+    let mut known = found.into_iter().filter_map(|task| Some((task.attempt.as_ref()?.id, task))).collect();
+    let mut recorded = Vec::with_capacity(reported.len());
+    for one in reported {
+        let live = statuses.get(&one.token).is_some_and(|status| status.is_live());
+        recorded.push(if live { record_one(tx, &mut known, one, now).await? } else { Recorded::default() });
+    }
+    Ok(recorded)
+}
+
+async fn record_one(
+    tx: &mut Tx,
+    known: &mut HashMap<AttemptId, Task>,
+    reported: &Reported,
+    now: Millis,
+) -> Result<Recorded, StoreError> {
+    let mut recorded = Recorded::default();
+    let mut started = BTreeSet::new();
+    for (at, report) in reported.reports.iter().enumerate() {
+        let attempt = attempt_of(report);
+        if matches!(report, FromDelegate::Started { .. }) && ends_within(&reported.reports[at..], attempt) {
+            // The end notes the start as well.
+            started.insert(attempt);
+            continue;
+        }
+        let task = match owned(tx, known, attempt, reported.delegate).await? {
+            Owned::Newest(task) => Some(task),
+            Owned::Former => {
+                record_late(tx, report, now).await?;
+                None
+            }
+            Owned::Not => None,
+        };
+        if let Some(task) = task {
+            recorded.tasks.push(task.id);
+            recorded.requeued |= record(tx, &task, report, started.contains(&attempt), now).await?;
+            if !matches!(report, FromDelegate::Started { .. } | FromDelegate::Output { .. }) {
+                // What comes after an end is looked up anew.
+                known.remove(&attempt);
+            }
+        }
+        recorded.answers.extend(answer(report));
+    }
+    Ok(recorded)
+}
+
+fn ends_within(reports: &[FromDelegate], attempt: AttemptId) -> bool {
+    reports.iter().any(|report| matches!(report, FromDelegate::Finished(finished) if finished.attempt == attempt))
+}
+
 /// What an attempt is to the delegate that reports it.
 enum Owned {
     /// The newest of this task, and its own.
@@ -132,8 +206,17 @@ enum Owned {
     Not,
 }
 
-async fn owned(tx: &mut Tx, attempt: AttemptId, delegate: DelegateId) -> Result<Owned, StoreError> {
-    let Some(task) = tasks::by_attempt(tx, attempt).await? else { return Ok(Owned::Not) };
+async fn owned(
+    tx: &mut Tx,
+    known: &HashMap<AttemptId, Task>,
+    attempt: AttemptId,
+    delegate: DelegateId,
+) -> Result<Owned, StoreError> {
+    let task = match known.get(&attempt) {
+        Some(task) => Some(task.clone()),
+        None => tasks::by_attempt(tx, attempt).await?,
+    };
+    let Some(task) = task else { return Ok(Owned::Not) };
     let own = match task.attempt.as_ref().filter(|newest| newest.id == attempt) {
         Some(newest) if newest.delegate == delegate => return Ok(Owned::Newest(Box::new(task))),
         Some(_) => false,
@@ -142,51 +225,48 @@ async fn owned(tx: &mut Tx, attempt: AttemptId, delegate: DelegateId) -> Result<
     Ok(if own { Owned::Former } else { Owned::Not })
 }
 
-/// Records the result of a former attempt as late; whatever else it says is acknowledged and dropped.
-async fn record_late(tx: &mut Tx, report: FromDelegate, now: Millis) -> Result<Option<ToDelegate>, StoreError> {
-    if let FromDelegate::Finished(finished) = &report {
-        let reason = bounded(&finished.reason);
-        tasks::finish(tx, finished.attempt, finished.state, finished.exit_code, &reason, now).await?;
-    }
-    record(tx, None, report, now).await
+/// Records the result of a former attempt as late; whatever else it says is dropped.
+async fn record_late(tx: &mut Tx, report: &FromDelegate, now: Millis) -> Result<(), StoreError> {
+    let FromDelegate::Finished(finished) = report else { return Ok(()) };
+    let reason = bounded(&finished.reason);
+    let end = End { state: finished.state, exit_code: finished.exit_code, reason: &reason, started: false };
+    tasks::finish(tx, finished.attempt, end, now).await.map(drop)
 }
 
-/// Records one report. An attempt that is not this delegate's is acknowledged and changes nothing, so that the
-/// delegate does not repeat it for ever.
+/// The acknowledgement of a report, of an attempt that is not this delegate's too: it would be repeated for ever.
+fn answer(report: &FromDelegate) -> Option<ToDelegate> {
+    match report {
+        FromDelegate::Output { attempt, offset, bytes, .. } => {
+            Some(ToDelegate::OutputAck { attempt: *attempt, offset: offset.saturating_add(bytes.len() as u64) })
+        }
+        FromDelegate::Refused { attempt, .. } => Some(ToDelegate::FinishedAck { attempt: *attempt }),
+        FromDelegate::Finished(finished) => Some(ToDelegate::FinishedAck { attempt: finished.attempt }),
+        _ => None,
+    }
+}
+
+/// Records one report of a task's newest attempt; whether the task waits in the queue again.
 async fn record(
     tx: &mut Tx,
-    task: Option<Task>,
-    report: FromDelegate,
+    task: &Task,
+    report: &FromDelegate,
+    started: bool,
     now: Millis,
-) -> Result<Option<ToDelegate>, StoreError> {
+) -> Result<bool, StoreError> {
     match report {
-        FromDelegate::Started { attempt } => {
-            if task.is_some() {
-                tasks::started(tx, attempt, now).await?;
-            }
-            Ok(None)
-        }
+        FromDelegate::Started { attempt } => tasks::started(tx, *attempt, now).await.map(|_| false),
         FromDelegate::Output { attempt, offset, stream, bytes } => {
             let end = offset.saturating_add(bytes.len() as u64);
-            if task.is_some_and(|task| !task.state.is_final() && end <= task.output_limit + MARK_MAX) {
-                output::append(tx, attempt, offset, stream_word(stream), &bytes).await?;
+            if !task.state.is_final() && end <= task.output_limit + MARK_MAX {
+                output::append(tx, *attempt, *offset, stream_word(*stream), bytes).await?;
             }
-            Ok(Some(ToDelegate::OutputAck { attempt, offset: end }))
+            Ok(false)
         }
         FromDelegate::Refused { attempt, reason, again } => {
-            if let Some(task) = task {
-                record_refusal(tx, &task, attempt, &bounded(&reason), again, now).await?;
-            }
-            Ok(Some(ToDelegate::FinishedAck { attempt }))
+            record_refusal(tx, task, *attempt, &bounded(reason), *again, now).await
         }
-        FromDelegate::Finished(finished) => {
-            let attempt = finished.attempt;
-            if let Some(task) = task {
-                record_end(tx, &task, finished, now).await?;
-            }
-            Ok(Some(ToDelegate::FinishedAck { attempt }))
-        }
-        _ => Ok(None),
+        FromDelegate::Finished(finished) => record_end(tx, task, finished, started, now).await,
+        _ => Ok(false),
     }
 }
 
@@ -206,31 +286,35 @@ async fn record_refusal(
     reason: &str,
     again: bool,
     now: Millis,
-) -> Result<(), StoreError> {
-    let newest = task.attempt.as_ref().is_some_and(|newest| newest.id == attempt);
-    if again && newest && task.state == TaskState::Assigned && !task.cancel_requested {
+) -> Result<bool, StoreError> {
+    if again && task.state == TaskState::Assigned && !task.cancel_requested {
         tracing::info!(task = %task.id, reason, "a delegate could not start a task; it waits again");
-        return tasks::requeue(tx, attempt, false, now).await.map(drop);
+        return tasks::requeue(tx, attempt, false, now).await;
     }
     let state = if again && task.cancel_requested { TaskState::Cancelled } else { TaskState::Rejected };
-    tasks::finish(tx, attempt, state, None, reason, now).await.map(drop)
+    tasks::finish(tx, attempt, End { state, exit_code: None, reason, started: false }, now).await.map(|_| false)
 }
 
 /// Room for the mark that a delegate writes where it began to drop output.
 const MARK_MAX: u64 = 256;
 
-async fn record_end(tx: &mut Tx, task: &Task, finished: Finished, now: Millis) -> Result<(), StoreError> {
+async fn record_end(
+    tx: &mut Tx,
+    task: &Task,
+    finished: &Finished,
+    started: bool,
+    now: Millis,
+) -> Result<bool, StoreError> {
     let again = matches!(finished.state, TaskState::Failed | TaskState::Lost | TaskState::TimedOut);
     if again && task.retries_left > 0 && !task.cancel_requested && !task.state.is_final() {
-        tasks::requeue(tx, finished.attempt, true, now).await?;
-        return Ok(());
+        return tasks::requeue(tx, finished.attempt, true, now).await;
     }
     let reason = bounded(&finished.reason);
-    let end = tasks::finish(tx, finished.attempt, finished.state, finished.exit_code, &reason, now).await?;
-    if matches!(end, Finish::Late(_)) {
+    let end = End { state: finished.state, exit_code: finished.exit_code, reason: &reason, started };
+    if matches!(tasks::finish(tx, finished.attempt, end, now).await?, Finish::Late(_)) {
         tracing::info!(task = %task.id, "a result came too late and changes nothing");
     }
-    Ok(())
+    Ok(false)
 }
 
 /// A reason of a delegate, cut to a length that a person reads and freed of control characters.

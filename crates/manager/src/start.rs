@@ -23,13 +23,13 @@ use crate::{
     config::Config,
     dispatch::Queue,
     http,
-    joins::Joins,
     keys::Keys,
     live::{LiveToken, LiveTokens},
     metrics::Metrics,
     parted::PartedLinks,
     serve::{self, Listener},
     sessions::Sessions,
+    shared::Shared,
     sweep::Seen,
     tls,
     tokens::secret_place,
@@ -76,6 +76,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entro
         tasks.spawn(serve::accept(Arc::clone(&manager), link, router));
     }
     tasks.spawn(Arc::clone(&manager).join_loop());
+    tasks.spawn(Arc::clone(&manager).report_loop());
     tasks.spawn(Arc::clone(&manager).dispatch_loop());
     tasks.spawn(Arc::clone(&manager).sweep_loop());
     tasks.spawn(Arc::clone(&manager).end_when_overtaken());
@@ -108,7 +109,8 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         stopping: CancellationToken::new(),
         connections: TaskTracker::new(),
         handshakes: Arc::default(),
-        joins: Joins::default(),
+        joins: Shared::default(),
+        reports: Shared::default(),
         parted: PartedLinks::default(),
         seen: Seen::default(),
         late_boots: std::sync::Mutex::default(),

@@ -26,6 +26,19 @@ pub struct TaskFilter {
     pub delegate: Option<DelegateId>,
 }
 
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// A final state.
+    pub state: TaskState,
+    /// Where there was a program.
+    pub exit_code: Option<i32>,
+    /// For people.
+    pub reason: &'a str,
+    /// It began in the same moment, as far as is known, and that is not noted yet.
+    pub started: bool,
+}
+
 /// What became of a reported result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
@@ -90,10 +103,12 @@ const OPEN_OF_TOKEN: &str = select!("WHERE token = $1 AND state IN ('assigned', 
 const OPEN_OF_BOOT: &str =
     select!("WHERE delegate = $1 AND boot = $2 AND state IN ('assigned', 'running') AND finished_at IS NULL");
 const BY_ATTEMPT: &str = select!("WHERE attempt = $1 OR id = (SELECT task FROM former_attempts WHERE id = $1)");
+const NEWEST_WHERE: &str = select!("WHERE attempt IN");
 const FORMER_DELEGATE: &str = "SELECT delegate FROM former_attempts WHERE id = $1";
 const WORK: &str = "SELECT work, sealed_secrets FROM tasks WHERE id = $1";
 const STARTED: &str = "UPDATE tasks SET state = 'running', started_at = $2 WHERE attempt = $1 AND state = 'assigned'";
 const FINISH: &str = "UPDATE tasks SET state = $2, exit_code = $3, reason = $4, finished_at = $5, \
+     started_at = CASE WHEN $6 = 1 THEN COALESCE(started_at, $5) ELSE started_at END, \
      sealed_secrets = NULL WHERE attempt = $1 AND (state = 'assigned' OR (state = 'running' AND $2 <> 'rejected')) \
      RETURNING id";
 const LATE: &str = "INSERT INTO late_results (attempt, task, state, exit_code, reason, at) \
@@ -218,6 +233,20 @@ pub async fn by_attempt(conn: &mut Conn, attempt: AttemptId) -> Result<Option<Ta
     conn.maybe(sqlx::query(BY_ATTEMPT).bind(attempt.to_string())).await?.as_ref().map(task).transpose()
 }
 
+/// The tasks whose newest attempt is one of these.
+///
+/// # Errors
+/// Those of the database.
+pub async fn by_attempts(conn: &mut Conn, attempts: &[AttemptId]) -> Result<Vec<Task>, StoreError> {
+    let mut found = Vec::new();
+    for chunk in attempts.chunks(many::ROWS_MAX) {
+        let text = format!("{NEWEST_WHERE} ({})", many::arguments(0, chunk.len()));
+        let query = many::passing(conn, &text).persistent(chunk.len() == 1);
+        found.extend(tasks(conn, chunk.iter().fold(query, |query, id| query.bind(id.to_string()))).await?);
+    }
+    Ok(found)
+}
+
 /// The delegate of an attempt that was over before its task's newest one began.
 ///
 /// # Errors
@@ -282,18 +311,13 @@ pub async fn started(conn: &mut Conn, attempt: AttemptId, now: Millis) -> Result
 /// Ends a task by the result of its attempt. A late result is recorded and changes nothing.
 ///
 /// # Errors
-/// [`StoreError::Refused`] when `state` is not a final one.
-pub async fn finish(
-    conn: &mut Conn,
-    attempt: AttemptId,
-    state: TaskState,
-    exit_code: Option<i32>,
-    reason: &str,
-    now: Millis,
-) -> Result<Finish, StoreError> {
+/// [`StoreError::Refused`] when the end's state is not a final one.
+pub async fn finish(conn: &mut Conn, attempt: AttemptId, end: End<'_>, now: Millis) -> Result<Finish, StoreError> {
+    let End { state, exit_code, reason, started } = end;
     must_be_final(state)?;
     let query = sqlx::query(FINISH).bind(attempt.to_string()).bind(state.as_str()).bind(exit_code.map(i64::from));
-    if let Some(row) = conn.maybe(query.bind(reason.to_owned()).bind(now)).await? {
+    let query = query.bind(reason.to_owned()).bind(now).bind(i64::from(started));
+    if let Some(row) = conn.maybe(query).await? {
         return Ok(Finish::Recorded(row.word("id")?));
     }
     let Some(task) = by_attempt(conn, attempt).await? else {

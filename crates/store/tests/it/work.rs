@@ -8,7 +8,7 @@ use legation_model::{
 use legation_store::{
     Page, Store, StoreError, Tx, delegates,
     output::{self, Appended},
-    tasks::{self, Assign, Finish, TaskFilter},
+    tasks::{self, Assign, End, Finish, TaskFilter},
 };
 
 use crate::{
@@ -49,7 +49,10 @@ async fn assigned(store: &Store, number: u64) {
 }
 
 async fn finish(store: &Store, attempt: AttemptId, state: TaskState) -> Result<Finish, StoreError> {
-    write!(store, |tx| tasks::finish(tx, attempt, state, Some(0), "why", NOW + 9).await)
+    {
+        let end = End { state, exit_code: Some(0), reason: "why", started: false };
+        write!(store, |tx| tasks::finish(tx, attempt, end, NOW + 9).await)
+    }
 }
 
 async fn get(store: &Store, task: TaskId) -> legation_model::task::Task {
