@@ -93,6 +93,7 @@ pub struct Manager {
     pub(crate) connections: TaskTracker,
     pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) joins: Shared<joins::Join, joins::Joined>,
+    pub(crate) submissions: Shared<tasks::Submission, tasks::Submitted>,
     pub(crate) reports: Shared<reports::Reported, reports::Recorded>,
     pub(crate) parted: parted::PartedLinks,
     pub(crate) seen: Seen,

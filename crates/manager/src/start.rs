@@ -76,6 +76,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entro
         tasks.spawn(serve::accept(Arc::clone(&manager), link, router));
     }
     tasks.spawn(Arc::clone(&manager).join_loop());
+    tasks.spawn(Arc::clone(&manager).submission_loop());
     tasks.spawn(Arc::clone(&manager).report_loop());
     tasks.spawn(Arc::clone(&manager).dispatch_loop());
     tasks.spawn(Arc::clone(&manager).sweep_loop());
@@ -110,6 +111,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         connections: TaskTracker::new(),
         handshakes: Arc::default(),
         joins: Shared::default(),
+        submissions: Shared::default(),
         reports: Shared::default(),
         parted: PartedLinks::default(),
         seen: Seen::default(),

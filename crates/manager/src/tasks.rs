@@ -1,6 +1,6 @@
 //! Tasks: submit, cancel, and what delegates report of their attempts.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use legation_api::{Code, Problem};
 use legation_model::{
@@ -10,15 +10,15 @@ use legation_model::{
     task::{Task, TaskState},
 };
 use legation_store::{
-    Page, Paged, StoreError, accounts, job,
-    tasks::{self, TaskFilter},
+    Page, Paged, StoreError, Tx, accounts, job,
+    tasks::{self, New, TaskFilter},
 };
 use legation_wire::message::{Assignment, SecretVar, ToDelegate, Work};
 
 use crate::{
     Manager,
     access::Caller,
-    audit::{self, Change},
+    audit::{self, Actor, Change},
     dispatch::QUEUED_MAX,
     error::Refusal,
     idempotency::{self, Idempotency},
@@ -50,6 +50,45 @@ pub struct NewTask {
     pub retries: u32,
 }
 
+/// Submissions in one transaction. Each has a call that waits for it, which bounds them.
+const SUBMISSIONS_MAX: usize = 128;
+
+/// A task on its way into the store.
+#[derive(Clone)]
+pub(crate) struct Submission {
+    new: Arc<New>,
+    actor: Actor,
+    once: Option<Idempotency>,
+}
+
+/// What became of it: it is new, or was submitted before under the same key.
+pub(crate) type Submitted = Result<idempotency::Made<()>, Refusal>;
+
+async fn submit_all(tx: &mut Tx, submissions: Vec<Submission>) -> Result<Vec<Submitted>, StoreError> {
+    let (mut fresh, mut submitted, mut accounts) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for Submission { new, actor, once } in submissions {
+        if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
+            submitted.push(before.map(idempotency::Made::Replayed));
+            continue;
+        }
+        let account = new.task.scope.top();
+        let exists = match accounts.get(&account) {
+            Some(exists) => *exists,
+            None => accounts::get(tx, &account).await?.is_some(),
+        };
+        accounts.insert(account, exists);
+        if !exists {
+            submitted.push(Err(Refusal::not_found("account")));
+            continue;
+        }
+        idempotency::keep(tx, &actor, once.as_ref(), &new.task.id.to_string(), new.task.created_at).await?;
+        submitted.push(Ok(idempotency::Made::Fresh(())));
+        fresh.push(Arc::unwrap_or_clone(new));
+    }
+    tasks::insert(tx, &fresh).await?;
+    Ok(submitted)
+}
+
 impl Manager {
     /// Accepts a task; it is durable when this returns.
     ///
@@ -64,21 +103,9 @@ impl Manager {
         }
         let work = new.work.encode().map_err(|error| Problem::invalid("work", &error.to_string(), "send less"))?;
         let sealed = self.seal_secrets(task.id, &new.secrets);
-        let (actor, stored) = (caller.actor(), task.clone());
-        let work = job(move |tx| {
-            Box::pin(async move {
-                if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
-                    return Ok(before.map(idempotency::Made::Replayed));
-                }
-                if accounts::get(tx, &stored.scope.top()).await?.is_none() {
-                    return Ok(Err(Refusal::not_found("account")));
-                }
-                tasks::insert(tx, &stored, &work, sealed.as_deref()).await?;
-                idempotency::keep(tx, &actor, once.as_ref(), &stored.id.to_string(), stored.created_at).await?;
-                Ok(Ok(idempotency::Made::Fresh(())))
-            })
-        });
-        let stored = self.store.write(work).await.inspect_err(|_| {
+        let new = New { task: task.clone(), work, sealed_secrets: sealed };
+        let submission = Submission { new: Arc::new(new), actor: caller.actor(), once };
+        let stored = self.submissions.ask(submission).await.inspect_err(|_| {
             // The store may have taken it all the same; then it must not be forgotten here.
             self.queue.reload();
         });
@@ -91,6 +118,16 @@ impl Manager {
                 self.stored_task(id.parse().map_err(|_| Refusal::not_found("task"))?).await
             }
         }
+    }
+
+    /// Writes submissions until the Manager stops.
+    pub(crate) async fn submission_loop(self: Arc<Self>) {
+        let write = |submissions: Vec<Submission>| {
+            let store = self.store.clone();
+            let work = job(move |tx| Box::pin(async move { submit_all(tx, submissions).await }));
+            async move { store.write(work).await }
+        };
+        self.submissions.serve(&self.stopping, SUBMISSIONS_MAX, write).await;
     }
 
     fn queued(&self, new: &NewTask, caller: &Caller) -> Task {

@@ -143,6 +143,8 @@ impl Database {
         let pool = AnyPoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(READER_WAIT)
+            // A server may have ended a connection meanwhile; nothing ends one to a file.
+            .test_before_acquire(self.engine == Engine::Postgres)
             .after_connect(move |conn, _| {
                 let database = database.clone();
                 Box::pin(async move { database.prepare(conn, Use::Read).await })

@@ -87,9 +87,9 @@ macro_rules! select {
     };
 }
 
-const INSERT: &str = "INSERT INTO tasks (id, scope, kind, selectors, state, reason, exit_code, timeout, \
-     queue_deadline, output_limit, retries_left, created_by, created_at, sealed_secrets, work) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+const NEW_COLUMNS: &str = "id, scope, kind, selectors, state, reason, exit_code, timeout, queue_deadline, output_limit, \
+     retries_left, created_by, created_at, sealed_secrets, work";
+const NEW_COLUMN_COUNT: usize = 15;
 const GET: &str = select!("WHERE id = $1");
 const LIST: &str = select!(
     "WHERE (created_at < $1 OR (created_at = $1 AND id < $2)) \
@@ -125,17 +125,37 @@ const REQUEST_CANCEL: &str = "UPDATE tasks SET cancel_requested = 1 WHERE id = $
 const LOSE_OF_TOKEN: &str = "UPDATE tasks SET state = 'lost', reason = $2, finished_at = $3, sealed_secrets = NULL \
      WHERE token = $1 AND state IN ('assigned', 'running') AND finished_at IS NULL RETURNING attempt";
 
-/// Adds one that was never assigned, with the encoded work and the sealed secrets.
+/// One that was never assigned, with the encoded work and the sealed secrets.
+#[derive(Clone, Debug)]
+pub struct New {
+    /// The task.
+    pub task: Task,
+    /// What it does.
+    pub work: Vec<u8>,
+    /// Its secrets, where it has any.
+    pub sealed_secrets: Option<Vec<u8>>,
+}
+
+/// Adds tasks.
 ///
 /// # Errors
-/// [`StoreError::Taken`] when the id exists.
-pub async fn insert(
-    conn: &mut Conn,
-    task: &Task,
-    work: &[u8],
-    sealed_secrets: Option<&[u8]>,
-) -> Result<(), StoreError> {
-    let query = sqlx::query(INSERT)
+/// [`StoreError::Taken`] when an id exists.
+pub async fn insert(conn: &mut Conn, new: &[New]) -> Result<(), StoreError> {
+    for chunk in new.chunks(many::ROWS_MAX) {
+        let rows = many::values(0, chunk.len(), NEW_COLUMN_COUNT);
+        let text = format!("INSERT INTO tasks ({NEW_COLUMNS}) VALUES {rows}");
+        let mut query = many::passing(conn, &text).persistent(chunk.len() == 1);
+        for one in chunk {
+            query = bind(query, one)?;
+        }
+        conn.run(query).await?;
+    }
+    Ok(())
+}
+
+fn bind<'q>(query: Statement<'q>, new: &New) -> Result<Statement<'q>, StoreError> {
+    let task = &new.task;
+    let query = query
         .bind(task.id.to_string())
         .bind(task.scope.to_string())
         .bind(task.kind.as_str())
@@ -149,9 +169,9 @@ pub async fn insert(
         .bind(i64::from(task.retries_left))
         .bind(task.created_by.clone())
         .bind(task.created_at)
-        .bind(sealed_secrets.map(<[u8]>::to_vec))
-        .bind(work.to_vec());
-    conn.run_one(query).await
+        .bind(new.sealed_secrets.clone())
+        .bind(new.work.clone());
+    Ok(query)
 }
 
 /// The one with this id.

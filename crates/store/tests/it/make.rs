@@ -9,6 +9,8 @@ use legation_model::{
     token::{DelegateToken, TokenLimits, TokenStatus},
 };
 
+use legation_store::tasks::New;
+
 pub(crate) const NOW: Millis = 1_800_000_000_000;
 
 pub(crate) fn id<T: From<[u8; 16]>>(number: u64) -> T {
@@ -95,6 +97,10 @@ pub(crate) fn task(number: u64) -> Task {
         cancel_requested: false,
         attempt: None,
     }
+}
+
+pub(crate) fn new(task: Task, work: &[u8], sealed_secrets: Option<&[u8]>) -> New {
+    New { task, work: work.to_vec(), sealed_secrets: sealed_secrets.map(<[u8]>::to_vec) }
 }
 
 pub(crate) fn attempt(number: u64, token: TokenId) -> Attempt {

@@ -199,7 +199,7 @@ async fn full() {
     let (store, token) = with_token(&place).await;
     fill(&Path::new(&dir).join("ballast"));
     let ordinary = async |store: &Store, number| {
-        write!(store, |tx| tasks::insert(tx, &make::task(number), &[7; 100 << 10], None).await)
+        write!(store, |tx| tasks::insert(tx, &[make::new(make::task(number), &[7; 100 << 10], None)]).await)
     };
     // The log has some room of its own left; when that is used up, ordinary writes fail.
     let mut number = 1;

@@ -42,7 +42,7 @@ async fn assign(tx: &mut Tx, number: u64, attempt: &Attempt) -> Result<(), Store
 /// Adds task `number` and assigns it to attempt `number`.
 async fn assigned(store: &Store, number: u64) {
     write!(store, |tx| {
-        tasks::insert(tx, &make::task(number), b"work", Some(b"sealed")).await?;
+        tasks::insert(tx, &[make::new(make::task(number), b"work", Some(b"sealed"))]).await?;
         assign(tx, number, &make::attempt(number, id(1))).await
     })
     .unwrap();
@@ -63,7 +63,7 @@ pub(crate) async fn tasks(place: &Place) {
     let (store, _) = with_delegates(place).await;
     let task = make::task(1);
     let inserted = task.clone();
-    write!(store, |tx| tasks::insert(tx, &inserted, b"work", Some(b"sealed")).await).unwrap();
+    write!(store, |tx| tasks::insert(tx, &[make::new(inserted, b"work", Some(b"sealed"))]).await).unwrap();
     assert_eq!(get(&store, id(1)).await, task);
     assert_eq!(read!(store, |conn| tasks::queued(conn).await), Ok(vec![task]));
     let work = async || read!(store, |conn| tasks::work(conn, id(1)).await);
@@ -95,7 +95,7 @@ pub(crate) async fn tasks(place: &Place) {
     assert_eq!(cancel().await, Ok(false));
     assert_eq!(work().await, Ok((b"work".to_vec(), None)), "an ended task keeps its secrets");
 
-    write!(store, |tx| tasks::insert(tx, &make::task(2), b"", None).await).unwrap();
+    write!(store, |tx| tasks::insert(tx, &[make::new(make::task(2), b"", None)]).await).unwrap();
     let end = async |state| write!(store, |tx| tasks::end_unassigned(tx, id(2), state, "why", NOW).await);
     assert!(matches!(end(TaskState::Succeeded).await, Err(StoreError::Refused(_))));
     assert_eq!((end(TaskState::Rejected).await, end(TaskState::Cancelled).await), (Ok(true), Ok(false)));
@@ -161,7 +161,7 @@ pub(crate) async fn open_attempts_are_lost_by_token(place: &Place) {
         assigned(&store, number).await;
     }
     write!(store, |tx| {
-        tasks::insert(tx, &make::task(4), b"", None).await?;
+        tasks::insert(tx, &[make::new(make::task(4), b"", None)]).await?;
         assign(tx, 4, &make::attempt(4, id(77))).await
     })
     .unwrap();
