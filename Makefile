@@ -3,7 +3,7 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test release-check fmt ci
+.PHONY: help run test release-check bench bench-full fmt ci
 
 help: ## lists what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,12 @@ test: ## runs every test, on SQLite and on PostgreSQL, installing what is missin
 
 release-check: ## builds release binaries and holds their size and memory against the budgets
 	@scripts/release-check.sh
+
+bench: ## measures a Manager with 2,000 delegates, about two minutes after the build
+	@scripts/bench.sh --delegates 2000
+
+bench-full: ## the same with 10,000 delegates
+	@scripts/bench.sh --delegates 10000
 
 fmt: ## formats the code
 	cargo fmt --all

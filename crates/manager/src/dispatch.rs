@@ -38,7 +38,7 @@ const BATCH_MAX: usize = 256;
 /// Kinds of tasks for which one pass looks in vain through all sessions.
 const VAIN_MAX: usize = 64;
 /// Tasks that may wait: beyond it submissions are refused until some have gone.
-pub(crate) const QUEUED_MAX: usize = 100_000;
+pub const QUEUED_MAX: usize = 100_000;
 
 /// Tasks that wait, oldest first; a copy of the store's queued tasks.
 #[derive(Default)]

@@ -24,6 +24,7 @@ mod flood;
 mod hostile;
 mod house;
 mod inside;
+mod load;
 mod network;
 mod outage;
 mod papers;

@@ -7,12 +7,14 @@ use legation_wire::{
     GoodbyeReason,
     message::{CAPACITY_MAX, FromDelegate, HeldAttempt, Phase, ToDelegate},
 };
+use sqlx::{Executor as _, Row as _};
 
 super::on_both!(
     a_reconnect_supersedes_and_a_stale_connection_does_not,
     a_restart_loses_what_the_old_start_ran,
     an_attempt_of_a_start_that_is_over_is_lost,
     a_capacity_beyond_all_bounds_counts_as_the_largest,
+    many_that_come_at_once_are_decided_one_after_the_other,
     a_copy_of_a_delegate_quarantines_both,
     limits_of_the_token_are_kept,
     a_full_token_has_room_again_when_leases_have_ended,
@@ -76,6 +78,31 @@ async fn an_attempt_of_a_start_that_is_over_is_lost(engine: Engine) {
         (inside.client.task(task).await.expect("a task").state == TaskState::Lost).then_some(())
     })
     .await;
+}
+
+/// Admissions share transactions. Two connections of one process, and a whole crowd, are decided as if each had its
+/// own.
+async fn many_that_come_at_once_are_decided_one_after_the_other(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token_with("a", |token| token.max_delegates = Some(40)).await;
+    let free = inside.token("b").await;
+    let mut crowd: Vec<Puppet> = (0..50).map(|number| inside.puppet(&format!("one{number}"), &token)).collect();
+    crowd.extend((0..20).map(|number| inside.puppet(&format!("two{number}"), &free)));
+    let mut twins: Vec<Puppet> = (0..5).map(|_| crowd[50].twin()).collect();
+    for (counter, twin) in (1..).zip(&mut twins) {
+        twin.hello.counter = counter;
+    }
+    let attempts = crowd.iter_mut().chain(&mut twins).map(Puppet::connect);
+    let outcomes = futures_util::future::join_all(attempts).await;
+    let full = outcomes.iter().filter(
+        |outcome| matches!(outcome, Attempted::Goodbye(goodbye) if goodbye.reason == GoodbyeReason::MaxDelegates),
+    );
+    assert_eq!(full.count(), 10, "40 of 50 have room");
+    inside.sessions(&token, 40).await;
+    inside.sessions(&free, 20).await;
+    let joined = "SELECT COUNT(*), MAX(number) - MIN(number) + 1 FROM audit WHERE action = 'delegate.join'";
+    let row = super::beside(&inside).await.fetch_one(joined).await.expect("a row");
+    assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (60, 60), "each has its record, once");
 }
 
 async fn a_capacity_beyond_all_bounds_counts_as_the_largest(engine: Engine) {

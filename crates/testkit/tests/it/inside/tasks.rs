@@ -7,6 +7,7 @@ use legation_api::{
     client::{Client, ClientError},
     tasks::{Shell, SubmitTask, Work},
 };
+use legation_manager::dispatch::QUEUED_MAX;
 use legation_model::{
     delegate::Selector,
     ids::{AttemptId, TaskId},
@@ -20,6 +21,7 @@ super::on_both!(
     a_result_is_acknowledged_once_it_is_durable,
     a_late_result_changes_nothing,
     a_late_result_of_a_task_that_went_on_is_recorded,
+    a_queue_that_is_full_takes_nothing_more,
     another_delegates_attempt_cannot_be_touched,
     capacity_and_selectors_decide,
     a_task_that_nobody_takes_is_rejected_with_the_reason,
@@ -119,6 +121,26 @@ async fn a_late_result_of_a_task_that_went_on_is_recorded(engine: Engine) {
     assert_eq!(inside.client.task(task).await.expect("a task").state, TaskState::Assigned, "it changed nothing");
     puppet.say(finished(again.attempt, TaskState::Succeeded)).await.expect("said");
     state(&inside, task, TaskState::Succeeded).await;
+}
+
+async fn a_queue_that_is_full_takes_nothing_more(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let waiting = inside.client.submit_task(&shell("nowhere", "true")).await.expect("submitted").id;
+    let find = legation_store::job(move |conn| Box::pin(legation_store::tasks::get(conn, waiting)));
+    let waiting = inside.manager.store.read(find).await.expect("read").expect("a task");
+    for number in 1..QUEUED_MAX as u128 {
+        let id = TaskId(number.to_be_bytes());
+        inside.manager.queue.add(legation_model::task::Task { id, ..waiting.clone() });
+    }
+    let refused = inside.client.submit_task(&shell("nowhere", "true")).await;
+    assert!(matches!(refused, Err(ClientError::Problem(problem)) if problem.code == Code::Overloaded));
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("somewhere", &token);
+    puppet.join().await;
+    inside.manager.queue.remove(&waiting);
+    let task = inside.client.submit_task(&shell("somewhere", "true")).await.expect("there is room again").id;
+    let ToDelegate::Assign(assignment) = puppet.message().await else { panic!("no assignment") };
+    assert_eq!(assignment.task, task, "it is not kept waiting by those that nobody takes");
 }
 
 async fn another_delegates_attempt_cannot_be_touched(engine: Engine) {
