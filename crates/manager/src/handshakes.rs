@@ -12,8 +12,9 @@ use std::{
 
 use crate::live::lock;
 
-/// Handshakes and admissions under way at once; a handshake of the usual kind takes milliseconds.
-pub const HANDSHAKES_MAX: usize = 2_048;
+/// Handshakes and admissions under way at once: what a storm of ten thousand has in the making while they are served
+/// as fast as they can be. Each holds some 10 KiB.
+pub const HANDSHAKES_MAX: usize = 4_096;
 /// Those of them that may come from one source.
 pub const HANDSHAKES_PER_SOURCE: usize = HANDSHAKES_MAX / 2;
 

@@ -37,6 +37,9 @@ use crate::{
 
 /// Changes that a live stream may be behind before it reads everything anew.
 const CHANGES_MAX: usize = 1_024;
+/// After how many milliseconds delegates may come again: a restart takes less, and who came before it was over would
+/// wait longer the next time.
+const BACK_AFTER: u64 = 500;
 /// How long a stopping Manager waits for connections to end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -157,7 +160,8 @@ impl Manager {
     fn begin_stop(&self) {
         self.stopping.cancel();
         for session in self.sessions.all() {
-            session.stop(Some(Goodbye::new(GoodbyeReason::ManagerDraining, "the Manager is stopping")));
+            let goodbye = Goodbye::new(GoodbyeReason::ManagerDraining, "the Manager is stopping");
+            session.stop(Some(Goodbye { retry_after: Some(BACK_AFTER), ..goodbye }));
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 use hdrhistogram::Histogram;
 use legation_link::{Backoff, Connection, Ended};
 use legation_manager::system::{SystemClock, SystemEntropy};
-use legation_model::{Clock as _, delegate::Isolation, ids::BootId, token::Token};
+use legation_model::{Clock as _, Millis, delegate::Isolation, ids::BootId, token::Token};
 use legation_wire::{
     DelegateEnd, DelegateEvent, KeyPair, Opening,
     message::{Hello, ToDelegate},
@@ -181,21 +181,18 @@ impl Virtual {
     async fn live(mut self, shared: Arc<Shared>) {
         let mut backoff = Backoff::new(FIRST_WINDOW, Arc::new(SystemEntropy));
         loop {
-            if let Err(why) = self.session(&shared, &mut backoff).await {
-                // While the Manager is away nobody can connect, which is what a restart is about.
-                if !shared.returning.load(Ordering::Relaxed) {
-                    shared.failed(why);
-                }
-            }
+            let told = self.session(&shared, &mut backoff).await;
             if !shared.returning.load(Ordering::Relaxed) {
-                return;
+                return told.err().into_iter().for_each(|why| shared.failed(why));
             }
-            let wait = backoff.wait(None);
+            // While the Manager is away nobody can connect, which is what a restart is about.
+            let wait = backoff.wait(told.unwrap_or_default());
             tokio::time::sleep(Duration::from_millis(wait.unsigned_abs())).await;
         }
     }
 
-    async fn session(&mut self, shared: &Shared, backoff: &mut Backoff) -> Result<(), String> {
+    /// One connection to its end; after how many milliseconds the Manager said to come again, if it did.
+    async fn session(&mut self, shared: &Shared, backoff: &mut Backoff) -> Result<Option<Millis>, String> {
         let permit = shared.dials.acquire().await.map_err(|error| error.to_string())?;
         let begun = Instant::now();
         let mut link = self.open(shared).await?;
@@ -222,7 +219,7 @@ impl Virtual {
     }
 
     /// Beats, and answers each assignment with its start and its result at once.
-    async fn hear(&self, link: &mut Connection<DelegateEnd>, shared: &Shared) -> Result<(), Ended> {
+    async fn hear(&self, link: &mut Connection<DelegateEnd>, shared: &Shared) -> Result<Option<Millis>, Ended> {
         loop {
             match link.next().await? {
                 DelegateEvent::LeaseRenewed { .. } => {
@@ -235,9 +232,9 @@ impl Virtual {
                     link.flush().await?;
                 }
                 DelegateEvent::Message(ToDelegate::FinishedAck { attempt }) => shared.work.acknowledged(attempt),
-                DelegateEvent::Goodbye(_) => {
+                DelegateEvent::Goodbye(goodbye) => {
                     shared.goodbyes.fetch_add(1, Ordering::Relaxed);
-                    return Ok(());
+                    return Ok(goodbye.retry_after.and_then(|after| after.try_into().ok()));
                 }
                 _ => {}
             }
