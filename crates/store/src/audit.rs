@@ -36,8 +36,11 @@ pub struct AuditRecord {
 }
 
 const LAST: &str = "SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1";
-const COLUMNS: &str = "number, at, actor, action, object, scope, detail, request, previous, hash";
-const COLUMN_COUNT: usize = 10;
+const RECORDS: many::Into = many::Into {
+    table: "audit",
+    columns: "number, at, actor, action, object, scope, detail, request, previous, hash",
+    conflict: "",
+};
 const LIST: &str =
     concat!("SELECT * FROM audit WHERE number < $1 AND ", page::in_scope!(2), " ORDER BY number DESC LIMIT $3");
 
@@ -55,18 +58,10 @@ pub async fn last(conn: &mut Conn) -> Result<Option<(u64, Vec<u8>)>, StoreError>
 /// # Errors
 /// [`StoreError::Taken`] when a number is in use.
 pub async fn append(conn: &mut Conn, records: &[AuditRecord]) -> Result<(), StoreError> {
-    for chunk in records.chunks(many::ROWS_MAX) {
-        let text = format!("INSERT INTO audit ({COLUMNS}) VALUES {}", many::values(0, chunk.len(), COLUMN_COUNT));
-        let mut query = many::passing(conn, &text).persistent(chunk.len() == 1);
-        for record in chunk {
-            query = bind(query, record)?;
-        }
-        conn.run(query).await?;
-    }
-    Ok(())
+    many::insert(conn, RECORDS, records, bind).await
 }
 
-fn bind<'q>(query: Statement<'q>, record: &AuditRecord) -> Result<Statement<'q>, StoreError> {
+fn bind(query: Statement<'static>, record: &AuditRecord) -> Result<Statement<'static>, StoreError> {
     let query = query
         .bind(integer(record.number)?)
         .bind(record.at)

@@ -26,14 +26,16 @@ pub struct DelegateFilter {
 }
 
 /// Columns of a delegate, and what a connection brings up to date of one that is known.
-const COLUMNS: &str = "id, scope, public_key, token, name, host, tags, description, version, isolation, capacity, \
-     status, boot, counter, former_boots, first_seen, last_seen, address";
-const COLUMN_COUNT: usize = 18;
-const BRING_UP_TO_DATE: &str = "token = excluded.token, name = excluded.name, host = excluded.host, \
-     tags = excluded.tags, description = excluded.description, version = excluded.version, \
-     isolation = excluded.isolation, capacity = excluded.capacity, boot = excluded.boot, \
-     counter = excluded.counter, former_boots = excluded.former_boots, last_seen = excluded.last_seen, \
-     address = excluded.address";
+const DELEGATES: many::Into = many::Into {
+    table: "delegates",
+    columns: "id, scope, public_key, token, name, host, tags, description, version, isolation, capacity, status, boot, \
+              counter, former_boots, first_seen, last_seen, address",
+    conflict: "ON CONFLICT (id) DO UPDATE SET token = excluded.token, name = excluded.name, host = excluded.host, \
+               tags = excluded.tags, description = excluded.description, version = excluded.version, \
+               isolation = excluded.isolation, capacity = excluded.capacity, boot = excluded.boot, \
+               counter = excluded.counter, former_boots = excluded.former_boots, last_seen = excluded.last_seen, \
+               address = excluded.address",
+};
 const GET: &str = "SELECT * FROM delegates WHERE id = $1";
 const BY_KEY: &str = "SELECT * FROM delegates WHERE scope = $1 AND public_key = $2";
 const HOLDERS: &str = "SELECT id, boot, name, host, last_seen FROM delegates WHERE token = $1 ORDER BY first_seen, id";
@@ -51,21 +53,10 @@ const SET_STATUS: &str = "UPDATE delegates SET status = $2 WHERE id = $1";
 /// # Errors
 /// [`StoreError::Taken`] when another id has a key in its scope, [`StoreError::NotFound`] without its token.
 pub async fn upsert(conn: &mut Conn, delegates: &[Delegate]) -> Result<(), StoreError> {
-    for chunk in delegates.chunks(many::ROWS_MAX) {
-        let rows = many::values(0, chunk.len(), COLUMN_COUNT);
-        let text = format!(
-            "INSERT INTO delegates ({COLUMNS}) VALUES {rows} ON CONFLICT (id) DO UPDATE SET {BRING_UP_TO_DATE}"
-        );
-        let mut query = many::passing(conn, &text).persistent(chunk.len() == 1);
-        for delegate in chunk {
-            query = bind(query, delegate)?;
-        }
-        conn.run(query).await?;
-    }
-    Ok(())
+    many::insert(conn, DELEGATES, delegates, bind).await
 }
 
-fn bind<'q>(query: Statement<'q>, delegate: &Delegate) -> Result<Statement<'q>, StoreError> {
+fn bind(query: Statement<'static>, delegate: &Delegate) -> Result<Statement<'static>, StoreError> {
     let query = query
         .bind(delegate.id.to_string())
         .bind(delegate.scope.to_string())

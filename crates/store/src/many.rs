@@ -33,6 +33,32 @@ pub(crate) async fn touch(
     Ok(())
 }
 
+/// Where rows go.
+#[derive(Clone, Copy)]
+pub(crate) struct Into {
+    pub(crate) table: &'static str,
+    pub(crate) columns: &'static str,
+    /// What becomes of a row that is there already; empty where none may be.
+    pub(crate) conflict: &'static str,
+}
+
+/// Adds rows. `bind` gives a statement the columns of one, in their order.
+pub(crate) async fn insert<T>(
+    conn: &mut Conn,
+    Into { table, columns, conflict }: Into,
+    rows: &[T],
+    bind: impl Fn(Statement<'static>, &T) -> Result<Statement<'static>, StoreError>,
+) -> Result<(), StoreError> {
+    for chunk in rows.chunks(ROWS_MAX) {
+        let values = values(0, chunk.len(), columns.split(',').count());
+        let text = format!("INSERT INTO {table} ({columns}) VALUES {values} {conflict}");
+        // A single row is what most calls add, always with the same text.
+        let query = passing(conn, &text).persistent(chunk.len() == 1);
+        conn.run(chunk.iter().try_fold(query, &bind)?).await?;
+    }
+    Ok(())
+}
+
 /// A statement whose text depends on the number of rows: built of constants, not worth keeping prepared. Its arguments
 /// stand in the order of their numbers.
 pub(crate) fn passing<'q>(conn: &Conn, text: &str) -> Statement<'q> {

@@ -7,10 +7,15 @@ use legation_model::{
 };
 use sqlx::any::AnyRow;
 
-use crate::{Conn, Page, Paged, StoreError, many, page, row::Columns};
+use crate::{Conn, Page, Paged, StoreError, conn::Statement as Query, many, page, row::Columns};
 
 const INSERT: &str = "INSERT INTO receipts (id, token, scope, cause, reason, actor, revoked_at, completed_at, \
      attempts_lost) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const LINES_OF: many::Into = many::Into {
+    table: "receipt_lines",
+    columns: "receipt, delegate, boot, name, connected, cut_at, stopped_at, tasks_killed, lease_ends_by",
+    conflict: "",
+};
 const ADD_STATEMENT: &str =
     "INSERT INTO receipt_statements (receipt, number, body, signature, public_key) VALUES ($1, $2, $3, $4, $5)";
 const COMPLETE: &str = "UPDATE receipts SET completed_at = $2 WHERE id = $1 AND completed_at IS NULL";
@@ -43,34 +48,24 @@ pub async fn insert(conn: &mut Conn, receipt: &Receipt) -> Result<(), StoreError
         .bind(receipt.completed_at)
         .bind(i64::from(receipt.attempts_lost));
     conn.run_one(query).await?;
-    for lines in receipt.lines.chunks(many::ROWS_MAX) {
-        insert_lines(conn, receipt.id, lines).await?;
-    }
+    many::insert(conn, LINES_OF, &receipt.lines, |query, line| Ok(bind(query, receipt.id, line))).await?;
     for statement in &receipt.statements {
         add_statement(conn, receipt.id, statement).await?;
     }
     Ok(())
 }
 
-async fn insert_lines(conn: &mut Conn, id: ReceiptId, lines: &[ReceiptLine]) -> Result<(), StoreError> {
-    let text = format!(
-        "INSERT INTO receipt_lines (receipt, delegate, boot, name, connected, cut_at, stopped_at, tasks_killed, \
-         lease_ends_by) VALUES {}",
-        many::values(0, lines.len(), 9)
-    );
-    let query = lines.iter().fold(many::passing(conn, &text), |query, line| {
-        query
-            .bind(id.to_string())
-            .bind(line.delegate.to_string())
-            .bind(line.boot.to_string())
-            .bind(line.name.clone())
-            .bind(i64::from(line.connected))
-            .bind(line.cut_at)
-            .bind(line.stopped_reported_at)
-            .bind(line.tasks_killed.map(i64::from))
-            .bind(line.lease_ends_by)
-    });
-    conn.run(query).await.map(|_| ())
+fn bind(query: Query<'static>, id: ReceiptId, line: &ReceiptLine) -> Query<'static> {
+    query
+        .bind(id.to_string())
+        .bind(line.delegate.to_string())
+        .bind(line.boot.to_string())
+        .bind(line.name.clone())
+        .bind(i64::from(line.connected))
+        .bind(line.cut_at)
+        .bind(line.stopped_reported_at)
+        .bind(line.tasks_killed.map(i64::from))
+        .bind(line.lease_ends_by)
 }
 
 /// Adds a signed statement.

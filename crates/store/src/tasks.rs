@@ -87,9 +87,12 @@ macro_rules! select {
     };
 }
 
-const NEW_COLUMNS: &str = "id, scope, kind, selectors, state, reason, exit_code, timeout, queue_deadline, output_limit, \
-     retries_left, created_by, created_at, sealed_secrets, work";
-const NEW_COLUMN_COUNT: usize = 15;
+const NEW: many::Into = many::Into {
+    table: "tasks",
+    columns: "id, scope, kind, selectors, state, reason, exit_code, timeout, queue_deadline, output_limit, \
+              retries_left, created_by, created_at, sealed_secrets, work",
+    conflict: "",
+};
 const GET: &str = select!("WHERE id = $1");
 const LIST: &str = select!(
     "WHERE (created_at < $1 OR (created_at = $1 AND id < $2)) \
@@ -141,19 +144,10 @@ pub struct New {
 /// # Errors
 /// [`StoreError::Taken`] when an id exists.
 pub async fn insert(conn: &mut Conn, new: &[New]) -> Result<(), StoreError> {
-    for chunk in new.chunks(many::ROWS_MAX) {
-        let rows = many::values(0, chunk.len(), NEW_COLUMN_COUNT);
-        let text = format!("INSERT INTO tasks ({NEW_COLUMNS}) VALUES {rows}");
-        let mut query = many::passing(conn, &text).persistent(chunk.len() == 1);
-        for one in chunk {
-            query = bind(query, one)?;
-        }
-        conn.run(query).await?;
-    }
-    Ok(())
+    many::insert(conn, NEW, new, bind).await
 }
 
-fn bind<'q>(query: Statement<'q>, new: &New) -> Result<Statement<'q>, StoreError> {
+fn bind(query: Statement<'static>, new: &New) -> Result<Statement<'static>, StoreError> {
     let task = &new.task;
     let query = query
         .bind(task.id.to_string())
