@@ -2,10 +2,10 @@
 
 use std::{
     io::{self, Read, Write},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::coop};
 use tokio_tungstenite::tungstenite::{
     Error, Message, WebSocket,
     protocol::{CloseFrame, Role, WebSocketConfig},
@@ -16,7 +16,15 @@ struct AtOnce(TcpStream);
 
 impl Read for AtOnce {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
+        // A peer that never stops sending must not keep its thread for itself: what was read counts against the task's
+        // budget, and without one the caller waits for its turn.
+        let mut nobody = Context::from_waker(Waker::noop());
+        let Poll::Ready(turn) = coop::poll_proceed(&mut nobody) else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let read = self.0.try_read(buffer);
+        if read.is_ok() {
+            turn.made_progress();
+        }
+        read
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     config::Timing,
     gate::Entered,
     joins::{Join, Joined},
-    live::{LiveToken, retry},
+    live::{LiveToken, lock, retry},
     sessions::{NewSession, Session},
 };
 
@@ -82,6 +82,9 @@ impl Manager {
             now: self.clock.boot(),
         }));
         self.sessions.register(&session);
+        if lock(&self.quarantined).contains(&id) {
+            session.stop(Some(used_twice()));
+        }
         // What was decided between the transaction and this line went to the session before.
         let open = if open.is_empty() { open } else { self.still_open(&session, open).await };
         if self.stopping.is_cancelled() {
@@ -119,11 +122,10 @@ impl Manager {
         tracing::error!(
             %delegate, "two processes use one delegate key; both are refused: give the copy a state directory of its own"
         );
+        // First, so that a session which is being admitted is found here or finds it.
+        lock(&self.quarantined).insert(delegate);
         if let Some(session) = self.sessions.newest(delegate) {
-            session.stop(Some(Goodbye::new(
-                GoodbyeReason::DelegateStopped,
-                "this delegate's key is used by two processes",
-            )));
+            session.stop(Some(used_twice()));
         }
     }
 
@@ -162,6 +164,10 @@ impl Manager {
             tracing::debug!(%error, "a start is not recorded; the result will tell");
         }
     }
+}
+
+fn used_twice() -> Goodbye {
+    Goodbye::new(GoodbyeReason::DelegateStopped, "this delegate's key is used by two processes")
 }
 
 /// The token's own restrictions, apart from its number of delegates.

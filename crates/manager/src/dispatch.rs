@@ -35,8 +35,9 @@ const EVERY: Duration = Duration::from_millis(500);
 pub(crate) const REST: Millis = 5_000;
 /// Assignments written at once; more wait for the next pass.
 const BATCH_MAX: usize = 256;
-/// Kinds of tasks for which one pass looks in vain through all sessions.
-const VAIN_MAX: usize = 64;
+/// Kinds of tasks for which one pass looks in vain through all sessions: with ten thousand of them, tens of
+/// milliseconds.
+const VAIN_MAX: usize = 256;
 /// Tasks that may wait: beyond it submissions are refused until some have gone.
 pub const QUEUED_MAX: usize = 100_000;
 
@@ -46,6 +47,8 @@ pub struct Queue {
     waiting: Mutex<BTreeMap<(Millis, TaskId), Arc<Task>>>,
     /// Where the next search among the sessions begins.
     turn: AtomicUsize,
+    /// Where the next pass over the tasks begins, when the last one did not come to their end.
+    resume: Mutex<Option<(Millis, TaskId)>>,
     nudged: Notify,
     /// The store may have queued tasks that are not here: some were put back.
     stale: AtomicBool,
@@ -131,6 +134,10 @@ impl Manager {
 
     /// Assigns what can be assigned now, at most a batch; says how many it could. An effect of each session's token.
     async fn dispatch(&self) -> usize {
+        if self.store.failing() {
+            // What cannot be stored is not tried on every session; the sweep's own writes find out when it is over.
+            return 0;
+        }
         let (mut matches, mut entered) = (Vec::new(), Vec::new());
         for matched in self.match_tasks() {
             match matched.session.token.enter(&self.clock) {
@@ -166,7 +173,8 @@ impl Manager {
     fn match_tasks(&self) -> Vec<Match> {
         let waiting = lock(&self.queue.waiting);
         let (mut matches, mut in_vain) = (Vec::new(), HashSet::new());
-        for task in waiting.values() {
+        let from = lock(&self.queue.resume).take().unwrap_or((Millis::MIN, TaskId([0; 16])));
+        for (key, task) in waiting.range(from..).chain(waiting.range(..from)) {
             // What nobody has room for now, nobody has for another of the same kind.
             let shape = (&task.scope, task.kind, &task.selectors);
             if in_vain.contains(&shape) {
@@ -177,6 +185,9 @@ impl Manager {
             let Some(session) = picked else {
                 in_vain.insert(shape);
                 if in_vain.len() == VAIN_MAX {
+                    // The next pass goes on from here, so that those behind have their turn; not at once, or a queue of
+                    // tasks that nobody takes would keep a processor busy.
+                    *lock(&self.queue.resume) = Some(*key);
                     break;
                 }
                 continue;

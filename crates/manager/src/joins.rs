@@ -98,7 +98,7 @@ impl Manager {
             let this = Arc::clone(&self);
             async move { this.store_joins(joins).await }
         };
-        self.joins.serve(&self.stopping, JOINS_MAX, write).await;
+        self.joins.serve(&self.stopping, JOINS_MAX, |_| 1, write).await;
     }
 
     /// Because the writer runs one transaction at a time, two connections of one key are decided one after the other.
@@ -205,9 +205,10 @@ impl Manager {
         let others = delegates::holders(tx, live.id).await?;
         let (wall, boot) = (self.clock.wall(), self.clock.boot());
         let holds = |other: &Holder| {
-            let answered = self.sessions.last_answered(other.id);
-            // Of a delegate that this process has not heard, the store knows when it was last seen.
-            let since = answered.map_or(wall - other.last_seen - SEEN_SLACK, |answered| boot - answered);
+            // Of a delegate that this process has not heard, the store knows when it was last seen, and of one that was
+            // let in but is not registered yet, that it was just now.
+            let (answered, seen) = (self.sessions.last_answered(other.id), wall - other.last_seen);
+            let since = answered.map_or(seen - SEEN_SLACK, |answered| seen.min(boot - answered));
             let held = self.sessions.newest(other.id).is_some() || since < live.timing.lease_counted();
             held && Some(other.id) != newcomer.map(|known| known.id)
         };

@@ -52,7 +52,7 @@ use std::{
 
 use legation_model::{
     Entropy, Millis,
-    ids::{BootId, TaskId},
+    ids::{BootId, DelegateId, TaskId},
 };
 use legation_store::Store;
 use tokio::sync::broadcast;
@@ -97,6 +97,8 @@ pub struct Manager {
     pub(crate) reports: Shared<reports::Reported, reports::Recorded>,
     pub(crate) parted: parted::PartedLinks,
     pub(crate) seen: Seen,
+    /// Delegates whose keys were quarantined in this process's life; nothing undoes that.
+    pub(crate) quarantined: Mutex<HashSet<DelegateId>>,
     /// Superseded starts that came back once.
     pub(crate) late_boots: Mutex<HashSet<BootId>>,
     pub(crate) vouched: access::Vouched,

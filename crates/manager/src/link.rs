@@ -59,8 +59,10 @@ impl Manager {
                 None
             }
         };
-        if let Some(goodbye) = goodbye {
-            Box::pin(self.say_goodbye(link, goodbye)).await;
+        match goodbye {
+            Some(goodbye) => Box::pin(self.say_goodbye(link, goodbye)).await,
+            // Before it counts as closed.
+            None => drop(link),
         }
     }
 

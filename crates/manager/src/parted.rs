@@ -28,6 +28,8 @@ impl PartedLinks {
         kept.push_back((now, parted));
         drop(kept);
         drop(surplus);
+        // The sweep may be waiting for the store.
+        self.let_go(now);
     }
 
     /// Closes those whose time is over.

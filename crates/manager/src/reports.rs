@@ -19,8 +19,9 @@ use legation_wire::message::{Finished, FromDelegate, Stream, ToDelegate};
 
 use crate::{Manager, dispatch::REST, live::lock, sessions::Session};
 
-/// Delegates whose reports share a transaction. Each waits with one batch at a time, which bounds them.
-const REPORTERS_MAX: usize = 128;
+/// Reports in one transaction, of as many delegates as that are: each may be a statement, and a revocation waits for
+/// the transaction.
+const REPORTS_TOGETHER_MAX: usize = 256;
 
 impl Manager {
     /// Records what a delegate reported of its attempts, and returns the acknowledgements.
@@ -63,7 +64,7 @@ impl Manager {
             let work = job(move |tx| Box::pin(async move { record_all(tx, &reported, now).await }));
             async move { store.write(work).await }
         };
-        self.reports.serve(&self.stopping, REPORTERS_MAX, write).await;
+        self.reports.serve(&self.stopping, REPORTS_TOGETHER_MAX, |one| one.reports.len(), write).await;
     }
 
     /// Ends attempts whose outcome nobody will know; retries those that may be.
@@ -182,8 +183,8 @@ async fn record_one(
         if let Some(task) = task {
             recorded.tasks.push(task.id);
             recorded.requeued |= record(tx, &task, report, started.contains(&attempt), now).await?;
-            if !matches!(report, FromDelegate::Started { .. } | FromDelegate::Output { .. }) {
-                // What comes after an end is looked up anew.
+            if !matches!(report, FromDelegate::Output { .. }) {
+                // It has changed: whatever comes after is held against the row.
                 known.remove(&attempt);
             }
         }

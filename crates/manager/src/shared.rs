@@ -41,9 +41,15 @@ impl<Q: Clone, A> Shared<Q, A> {
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Answers requests, at most `most` at a time, until told to stop; those that wait by then are answered.
-    pub(crate) async fn serve<F>(&self, stopping: &CancellationToken, most: usize, write: impl Fn(Vec<Q>) -> F)
-    where
+    /// Answers requests until told to stop; those that wait by then are answered. A transaction holds as many as weigh
+    /// `most` together, so that it stays short, and always one.
+    pub(crate) async fn serve<F>(
+        &self,
+        stopping: &CancellationToken,
+        most: usize,
+        weigh: fn(&Q) -> usize,
+        write: impl Fn(Vec<Q>) -> F,
+    ) where
         F: Future<Output = Result<Vec<A>, StoreError>>,
     {
         while !stopping.is_cancelled() {
@@ -51,20 +57,26 @@ impl<Q: Clone, A> Shared<Q, A> {
                 () = stopping.cancelled() => {}
                 () = self.nudged.notified() => {}
             }
-            while self.serve_some(most, &write).await {}
+            while self.serve_some(most, weigh, &write).await {}
         }
         lock(&self.waiting).over = true;
-        while self.serve_some(most, &write).await {}
+        while self.serve_some(most, weigh, &write).await {}
     }
 
     /// Whether there were any.
-    async fn serve_some<F>(&self, most: usize, write: &impl Fn(Vec<Q>) -> F) -> bool
+    async fn serve_some<F>(&self, most: usize, weigh: fn(&Q) -> usize, write: &impl Fn(Vec<Q>) -> F) -> bool
     where
         F: Future<Output = Result<Vec<A>, StoreError>>,
     {
         let (requests, answers): (Vec<Q>, Vec<_>) = {
             let mut waiting = lock(&self.waiting);
-            let count = waiting.requests.len().min(most);
+            let mut weight = 0;
+            let fits = waiting.requests.iter().take_while(|(request, _)| {
+                let first = weight == 0;
+                weight += weigh(request).max(1);
+                first || weight <= most
+            });
+            let count = fits.count();
             waiting.requests.drain(..count).unzip()
         };
         if requests.is_empty() {
@@ -119,7 +131,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_fails_does_not_take_the_others_along() {
         let (shared, calls, stop) = (Shared::default(), Mutex::default(), CancellationToken::new());
-        let serving = shared.serve(&stop, 100, |numbers| write(&calls, numbers));
+        let serving = shared.serve(&stop, 100, |_| 1, |numbers| write(&calls, numbers));
         let asking = async {
             let (one, bad, two) = tokio::join!(shared.ask(1), shared.ask(13), shared.ask(2));
             assert_eq!((one, bad, two), (Ok(2), Err(StoreError::Taken), Ok(4)));
@@ -127,6 +139,19 @@ mod tests {
         };
         tokio::join!(serving, asking);
         assert_eq!(*lock(&calls), [3, 1, 1, 1], "together first, then each alone");
+    }
+
+    #[tokio::test]
+    async fn a_transaction_holds_what_weighs_enough_and_always_one() {
+        let (shared, calls, stop) = (Shared::default(), Mutex::default(), CancellationToken::new());
+        let serving = shared.serve(&stop, 10, |number| *number as usize, |numbers| write(&calls, numbers));
+        let asking = async {
+            let (one, two, large, last) = tokio::join!(shared.ask(4), shared.ask(6), shared.ask(50), shared.ask(1));
+            assert_eq!((one, two, large, last), (Ok(8), Ok(12), Ok(100), Ok(2)));
+            stop.cancel();
+        };
+        tokio::join!(serving, asking);
+        assert_eq!(*lock(&calls), [2, 1, 1]);
     }
 
     #[tokio::test]
@@ -138,7 +163,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         stop.cancel();
-        shared.serve(&stop, 100, |numbers| write(&calls, numbers)).await;
+        shared.serve(&stop, 100, |_| 1, |numbers| write(&calls, numbers)).await;
         assert_eq!(waiting.await.expect("no panic"), Ok(8));
         assert!(matches!(shared.ask(5).await, Err(StoreError::Unavailable(_))));
     }

@@ -118,6 +118,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         reports: Shared::default(),
         parted: PartedLinks::default(),
         seen: Seen::default(),
+        quarantined: std::sync::Mutex::default(),
         late_boots: std::sync::Mutex::default(),
         vouched: Vouched::default(),
         admissions: AtomicU64::new(1),

@@ -105,15 +105,8 @@ impl Manager {
         let sealed = self.seal_secrets(task.id, &new.secrets);
         let new = New { task: task.clone(), work, sealed_secrets: sealed };
         let submission = Submission { new: Arc::new(new), actor: caller.actor(), once };
-        let stored = self.submissions.ask(submission).await.inspect_err(|_| {
-            // The store may have taken it all the same; then it must not be forgotten here.
-            self.queue.reload();
-        });
-        match stored?? {
-            idempotency::Made::Fresh(()) => {
-                self.queue.add(task.clone());
-                Ok(task)
-            }
+        match self.submissions.ask(submission).await?? {
+            idempotency::Made::Fresh(()) => Ok(task),
             idempotency::Made::Replayed(id) => {
                 self.stored_task(id.parse().map_err(|_| Refusal::not_found("task"))?).await
             }
@@ -123,11 +116,26 @@ impl Manager {
     /// Writes submissions until the Manager stops.
     pub(crate) async fn submission_loop(self: Arc<Self>) {
         let write = |submissions: Vec<Submission>| {
-            let store = self.store.clone();
-            let work = job(move |tx| Box::pin(async move { submit_all(tx, submissions).await }));
-            async move { store.write(work).await }
+            let this = Arc::clone(&self);
+            async move { this.write_submissions(submissions).await }
         };
-        self.submissions.serve(&self.stopping, SUBMISSIONS_MAX, write).await;
+        self.submissions.serve(&self.stopping, SUBMISSIONS_MAX, |_| 1, write).await;
+    }
+
+    /// What is stored waits in the queue from here on, also when whoever submitted it has gone.
+    async fn write_submissions(&self, submissions: Vec<Submission>) -> Result<Vec<Submitted>, StoreError> {
+        let new: Vec<_> = submissions.iter().map(|submission| Arc::clone(&submission.new)).collect();
+        let work = job(move |tx| Box::pin(async move { submit_all(tx, submissions).await }));
+        let submitted = self.store.write(work).await.inspect_err(|_| {
+            // The store may have taken them all the same; then they must not be forgotten here.
+            self.queue.reload();
+        })?;
+        for (new, submitted) in new.iter().zip(&submitted) {
+            if matches!(submitted, Ok(idempotency::Made::Fresh(()))) {
+                self.queue.add(new.task.clone());
+            }
+        }
+        Ok(submitted)
     }
 
     fn queued(&self, new: &NewTask, caller: &Caller) -> Task {

@@ -24,6 +24,7 @@ super::on_both!(
     bytes_that_are_no_http,
     half_open_connections_stop_nobody,
     links_that_say_nothing_leave_room_for_others,
+    links_that_never_stop_talking_leave_time_for_others,
     plain_and_encrypted_callers_at_the_wrong_door,
     a_body_that_never_ends_is_not_waited_for_when_it_is_too_large,
 );
@@ -175,22 +176,50 @@ async fn links_that_say_nothing_leave_room_for_others(engine: Engine) {
     let inside = Inside::start(engine).await;
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).expect("the limit may be raised");
+    let mut silent = Vec::new();
+    for _ in 0..=HANDSHAKES_MAX {
+        silent.push(upgraded(&inside).await);
+    }
+    all_is_well(&inside, "afterwards").await;
+    drop(silent);
+}
+
+/// A link that is open and on which nothing was said.
+async fn upgraded(inside: &Inside) -> TcpStream {
     let request = format!(
         "GET {} HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: {SUBPROTOCOL}\r\n\r\n",
         routes::LINK
     );
-    let mut silent = Vec::new();
-    for _ in 0..=HANDSHAKES_MAX {
-        let mut stream = dial(&inside).await;
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        let mut status = [0; 12];
-        stream.read_exact(&mut status).await.expect("an answer");
-        assert_eq!(&status, b"HTTP/1.1 101");
-        silent.push(stream);
+    let mut stream = dial(inside).await;
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 101");
+    stream
+}
+
+/// More of them than the Manager has threads, each on a thread of its own that sends pings as fast as it can.
+async fn links_that_never_stop_talking_leave_time_for_others(engine: Engine) {
+    const MASKED_PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
+    let inside = Inside::start(engine).await;
+    let mut talkers = Vec::new();
+    for _ in 0..4 {
+        let stream = upgraded(&inside).await.into_std().expect("a socket");
+        stream.set_nonblocking(false).expect("a mode");
+        let ends = stream.try_clone().expect("a second handle");
+        let talks = std::thread::spawn(move || {
+            let pings = MASKED_PING.repeat(4_096);
+            while std::io::Write::write_all(&mut &stream, &pings).is_ok() {}
+        });
+        talkers.push((ends, talks));
     }
-    all_is_well(&inside, "afterwards").await;
-    drop(silent);
+    all_is_well(&inside, "meanwhile").await;
+    for (ends, talks) in talkers {
+        // The Manager may have closed it first.
+        let _ = ends.shutdown(std::net::Shutdown::Both);
+        talks.join().expect("no panic");
+    }
 }
 
 async fn plain_and_encrypted_callers_at_the_wrong_door(engine: Engine) {

@@ -22,6 +22,7 @@ super::on_both!(
     a_late_result_changes_nothing,
     a_late_result_of_a_task_that_went_on_is_recorded,
     a_queue_that_is_full_takes_nothing_more,
+    many_kinds_that_nobody_takes_hold_up_no_other,
     another_delegates_attempt_cannot_be_touched,
     capacity_and_selectors_decide,
     a_task_that_nobody_takes_is_rejected_with_the_reason,
@@ -121,6 +122,19 @@ async fn a_late_result_of_a_task_that_went_on_is_recorded(engine: Engine) {
     assert_eq!(inside.client.task(task).await.expect("a task").state, TaskState::Assigned, "it changed nothing");
     puppet.say(finished(again.attempt, TaskState::Succeeded)).await.expect("said");
     state(&inside, task, TaskState::Succeeded).await;
+}
+
+async fn many_kinds_that_nobody_takes_hold_up_no_other(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("somewhere", &token);
+    puppet.join().await;
+    for number in 0..300 {
+        inside.client.submit_task(&shell(&format!("nowhere{number}"), "true")).await.expect("submitted");
+    }
+    let task = inside.client.submit_task(&shell("somewhere", "true")).await.expect("submitted").id;
+    let ToDelegate::Assign(assignment) = puppet.message().await else { panic!("no assignment") };
+    assert_eq!(assignment.task, task);
 }
 
 async fn a_queue_that_is_full_takes_nothing_more(engine: Engine) {
