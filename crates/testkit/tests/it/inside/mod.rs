@@ -15,6 +15,7 @@ use legation_model::ids::{AttemptId, TaskId};
 use legation_testkit::{Inside, Puppet, world::Issued};
 use legation_wire::message::{FromDelegate, ToDelegate};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
+use tokio::sync::oneshot;
 
 /// One test on both engines.
 macro_rules! on_both {
@@ -45,6 +46,22 @@ async fn beside(inside: &Inside) -> AnyConnection {
 /// Runs a statement behind the Manager's back.
 async fn behind(inside: &Inside, text: &str) {
     beside(inside).await.execute(AssertSqlSafe(text.to_owned())).await.expect("a statement that fits");
+}
+
+/// Keeps the store's writer busy until the sender is used or dropped; the receiver hears when that begins.
+fn hold_writer(inside: &Inside) -> (oneshot::Sender<()>, oneshot::Receiver<()>) {
+    let (release, held) = oneshot::channel::<()>();
+    let (begin, running) = oneshot::channel::<()>();
+    let store = inside.manager.store.clone();
+    let wait = legation_store::job(move |_| {
+        Box::pin(async move {
+            let _ = begin.send(());
+            let _ = held.await;
+            Ok(())
+        })
+    });
+    tokio::spawn(async move { store.write(wait).await });
+    (release, running)
 }
 
 /// Submits a task that does nothing, for a delegate of this name or tag.

@@ -10,7 +10,6 @@ use legation_wire::{
     DelegateEvent, GoodbyeReason,
     message::{Finished, FromDelegate, Stopped, Stream, ToDelegate},
 };
-use tokio::sync::oneshot;
 
 super::on_both!(
     a_caller_that_hangs_up_does_not_stop_a_revoke_half_way,
@@ -96,9 +95,9 @@ async fn a_report_that_waits_for_the_store_does_not_happen_afterwards(engine: En
     .await;
     // The writer is held twice, so that the report waits inside the gate, between its check and its act, before
     // and after the revocation's own transaction.
-    let (first, running) = hold_writer(&inside);
+    let (first, running) = super::hold_writer(&inside);
     running.await.expect("the writer is held");
-    let (second, _) = hold_writer(&inside);
+    let (second, _) = super::hold_writer(&inside);
     let bytes = b"too late".to_vec();
     puppet.say(FromDelegate::Output { attempt, offset: 0, stream: Stream::Stdout, bytes }).await.expect("said");
     puppet.say(FromDelegate::Finished(finished(attempt))).await.expect("said");
@@ -128,7 +127,7 @@ async fn a_store_that_hangs_does_not_hold_up_the_cut(engine: Engine) {
     let token = inside.token("a").await;
     let mut puppet = inside.puppet("a1", &token);
     puppet.join().await;
-    let (release, running) = hold_writer(&inside);
+    let (release, running) = super::hold_writer(&inside);
     running.await.expect("the writer is held");
     let (client, id) = (inside.client.clone(), token.id);
     let call = tokio::spawn(async move { client.revoke_token(id, &RevokeToken::default()).await });
@@ -146,22 +145,6 @@ async fn a_store_that_hangs_does_not_hold_up_the_cut(engine: Engine) {
     assert!(line.connected && line.cut_at.is_some(), "it was connected when the revoke began: {line:?}");
     assert!(matches!(inside.puppet("a1", &token).connect().await,
         Attempted::Goodbye(goodbye) if goodbye.reason == GoodbyeReason::TokenRevoked));
-}
-
-/// Keeps the store's writer busy until the sender is used or dropped; the receiver hears when that begins.
-fn hold_writer(inside: &Inside) -> (oneshot::Sender<()>, oneshot::Receiver<()>) {
-    let (release, held) = oneshot::channel::<()>();
-    let (begin, running) = oneshot::channel::<()>();
-    let store = inside.manager.store.clone();
-    let wait = legation_store::job(move |_| {
-        Box::pin(async move {
-            let _ = begin.send(());
-            let _ = held.await;
-            Ok(())
-        })
-    });
-    tokio::spawn(async move { store.write(wait).await });
-    (release, running)
 }
 
 fn finished(attempt: legation_model::ids::AttemptId) -> Finished {

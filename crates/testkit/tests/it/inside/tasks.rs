@@ -21,6 +21,7 @@ super::on_both!(
     a_result_is_acknowledged_once_it_is_durable,
     a_late_result_changes_nothing,
     a_late_result_of_a_task_that_went_on_is_recorded,
+    what_has_started_is_not_put_back_by_a_refusal,
     a_queue_that_is_full_takes_nothing_more,
     many_kinds_that_nobody_takes_hold_up_no_other,
     another_delegates_attempt_cannot_be_touched,
@@ -122,6 +123,31 @@ async fn a_late_result_of_a_task_that_went_on_is_recorded(engine: Engine) {
     assert_eq!(inside.client.task(task).await.expect("a task").state, TaskState::Assigned, "it changed nothing");
     puppet.say(finished(again.attempt, TaskState::Succeeded)).await.expect("said");
     state(&inside, task, TaskState::Succeeded).await;
+}
+
+/// A start and a refusal that are recorded together: what the first has changed counts for the second.
+async fn what_has_started_is_not_put_back_by_a_refusal(engine: Engine) {
+    let settings = legation_manager::config::Settings { heartbeat: Some("200ms".to_owned()), ..Default::default() };
+    let inside = Inside::with(engine, settings).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("one", &token);
+    puppet.join().await;
+    let task = inside.client.submit_task(&shell("one", "true")).await.expect("submitted").id;
+    let ToDelegate::Assign(assignment) = puppet.message().await else { panic!("no assignment") };
+    let attempt = assignment.attempt;
+    let (release, held) = super::hold_writer(&inside);
+    held.await.expect("the writer is held");
+    // This one is on its way to the writer alone; what follows waits behind it, together.
+    let bytes = b".".to_vec();
+    puppet.say(FromDelegate::Output { attempt, offset: 0, stream: Stream::Stdout, bytes }).await.expect("said");
+    puppet.say(FromDelegate::Started { attempt }).await.expect("said");
+    puppet.say(FromDelegate::Refused { attempt, reason: String::new(), again: true }).await.expect("said");
+    // A heartbeat's answer comes behind all that was said before it.
+    let renewed = puppet.next().await;
+    assert!(matches!(renewed, Ok(legation_wire::DelegateEvent::LeaseRenewed { .. })), "{renewed:?}");
+    release.send(()).expect("the writer waits");
+    while puppet.message().await != (ToDelegate::FinishedAck { attempt }) {}
+    assert_eq!(inside.client.task(task).await.expect("a task").state, TaskState::Running, "it is not run again");
 }
 
 async fn many_kinds_that_nobody_takes_hold_up_no_other(engine: Engine) {
