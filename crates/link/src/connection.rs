@@ -54,7 +54,7 @@ impl<E: End> Connection<E> {
     /// # Errors
     /// How the link ended, [`Ended::Stalled`] if the peer takes nothing for [`WRITE_TIMEOUT`].
     pub async fn flush(&mut self) -> Result<(), Ended> {
-        poll_fn(|cx| self.poll_write(cx)).await
+        poll_fn(|cx| self.poll_flush(cx)).await
     }
 
     /// Sends what the end still has to say, then closes with this code and reason, all within `deadline`.
@@ -68,23 +68,30 @@ impl<E: End> Connection<E> {
         let _late = tokio::time::timeout(deadline, farewell).await;
     }
 
-    /// Sends what the end still has to say, then closes with this code and reason, without waiting for the peer where
-    /// that can be; see [`Parted`]. `None` when it is closed already, by then or because `deadline` is over.
-    pub async fn part(mut self, code: u16, reason: &str, deadline: Duration) -> Option<Parted> {
-        let farewell = async {
-            poll_fn(|cx| self.poll_hand_over(cx)).await.ok()?;
-            self.socket.part(code, reason, deadline).await
-        };
-        tokio::time::timeout(deadline, farewell).await.ok()?
+    /// Sends what the end still has to say, then closes with this code and reason, at once and without waiting for the
+    /// peer; see [`Parted`]. `None` when it is closed by then, because the peer did not take it.
+    ///
+    /// # Errors
+    /// The connection itself, untouched, where that cannot be: over anything but plain TCP.
+    pub fn part(self: Box<Self>, code: u16, reason: &str) -> Result<Option<Parted>, Box<Self>> {
+        if !self.socket.can_part() {
+            return Err(self);
+        }
+        let Self { socket, mut end, .. } = *self;
+        Ok(socket.part(std::iter::from_fn(|| end.poll_transmit()), code, reason))
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<E::Event, Ended>> {
+    /// [`Connection::next`] for whoever waits for other things beside it.
+    ///
+    /// # Errors
+    /// As [`Connection::next`].
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<E::Event, Ended>> {
         loop {
             if let Some(event) = self.end.poll_event() {
                 return Poll::Ready(Ok(event));
             }
             self.poll_deadline(cx)?;
-            if let Poll::Ready(Err(ended)) = self.poll_write(cx) {
+            if let Poll::Ready(Err(ended)) = self.poll_flush(cx) {
                 return Poll::Ready(Err(ended));
             }
             let message = ready!(self.socket.poll_receive(cx))?;
@@ -119,7 +126,11 @@ impl<E: End> Connection<E> {
         rang
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    /// [`Connection::flush`] for whoever waits for other things beside it.
+    ///
+    /// # Errors
+    /// As [`Connection::flush`].
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         match self.poll_pump(cx) {
             Poll::Ready(written) => {
                 self.stall = None;
@@ -129,19 +140,14 @@ impl<E: End> Connection<E> {
         }
     }
 
-    /// Moves messages from the end to the socket as long as it takes them.
-    fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    /// Moves messages from the end to the socket as long as it takes them, then flushes.
+    fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         loop {
             ready!(self.socket.poll_ready(cx))?;
-            let Some(message) = self.end.poll_transmit() else { return Poll::Ready(Ok(())) };
+            let Some(message) = self.end.poll_transmit() else { break };
             self.socket.start_send(message)?;
             (self.unflushed, self.stall) = (true, None);
         }
-    }
-
-    /// The same, then flushes.
-    fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        ready!(self.poll_hand_over(cx))?;
         if self.unflushed {
             ready!(self.socket.poll_flush(cx))?;
             self.unflushed = false;

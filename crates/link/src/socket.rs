@@ -171,16 +171,17 @@ impl Socket {
         std::future::poll_fn(|cx| self.poll_receive(cx)).await
     }
 
-    /// Says why and ends this side's direction. Over plain TCP it does not wait for the peer: the socket is handed
-    /// back, to be dropped when the last word has had time to arrive. Over anything else it waits as
-    /// [`Socket::close`] does.
-    pub(crate) async fn part(mut self, code: u16, reason: &str, deadline: Duration) -> Option<Parted> {
-        let Inner::Tcp(tcp) = &mut self.inner else {
-            self.close(code, reason, deadline).await;
-            return None;
-        };
-        tcp.close(close_frame(code, reason)).await.ok()?;
-        tcp.shut().await.ok()?;
+    /// Whether [`Socket::part`] can be: over plain TCP.
+    pub(crate) const fn can_part(&self) -> bool {
+        matches!(self.inner, Inner::Tcp(_))
+    }
+
+    /// Says these last messages and why, and ends this side's direction, at once. Does not wait for the peer: the
+    /// socket is handed back, to be dropped when the last word has had time to arrive. `None` when the peer does not
+    /// take it now.
+    pub(crate) fn part(mut self, last: impl Iterator<Item = Vec<u8>>, code: u16, reason: &str) -> Option<Parted> {
+        let Inner::Tcp(tcp) = &mut self.inner else { return None };
+        tcp.part(last, close_frame(code, reason)).ok()?;
         Some(Parted { _socket: self })
     }
 

@@ -2,10 +2,14 @@
 
 use std::{
     io::{self, Read, Write},
+    pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
 
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::coop};
+use tokio::{
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    net::TcpStream,
+};
 use tokio_tungstenite::tungstenite::{
     Error, Message, WebSocket,
     protocol::{CloseFrame, Role, WebSocketConfig},
@@ -15,16 +19,17 @@ use tokio_tungstenite::tungstenite::{
 struct AtOnce(TcpStream);
 
 impl Read for AtOnce {
+    /// Whoever finds nothing here asks [`TcpStream::poll_read_ready`] with a waker of its own. A read that does not fill
+    /// the buffer has emptied the socket, and the stream remembers that, so that the next one costs no system call;
+    /// and what is read counts against the task's budget, so that a peer that never stops sending does not keep its
+    /// thread for itself.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // A peer that never stops sending must not keep its thread for itself: what was read counts against the task's
-        // budget, and without one the caller waits for its turn.
         let mut nobody = Context::from_waker(Waker::noop());
-        let Poll::Ready(turn) = coop::poll_proceed(&mut nobody) else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let read = self.0.try_read(buffer);
-        if read.is_ok() {
-            turn.made_progress();
+        let mut buffer = ReadBuf::new(buffer);
+        match Pin::new(&mut self.0).poll_read(&mut nobody, &mut buffer) {
+            Poll::Ready(read) => read.map(|()| buffer.filled().len()),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
-        read
     }
 }
 
@@ -105,9 +110,17 @@ impl TcpWebSocket {
         }
     }
 
-    /// Tells the peer that nothing more will come.
-    pub(crate) async fn shut(&mut self) -> io::Result<()> {
-        self.inner.get_mut().0.shutdown().await
+    /// Sends messages and the close frame and ends this direction, all at once or with an error.
+    pub(crate) fn part(&mut self, last: impl Iterator<Item = Vec<u8>>, frame: CloseFrame) -> Result<(), Error> {
+        for message in last {
+            self.inner.write(Message::Binary(message.into()))?;
+        }
+        self.inner.close(Some(frame))?;
+        let mut nobody = Context::from_waker(Waker::noop());
+        match Pin::new(&mut self.inner.get_mut().0).poll_shutdown(&mut nobody) {
+            Poll::Ready(shut) => Ok(shut?),
+            Poll::Pending => Err(io::Error::from(io::ErrorKind::WouldBlock).into()),
+        }
     }
 }
 

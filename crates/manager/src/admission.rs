@@ -20,7 +20,7 @@ use crate::{
     gate::Entered,
     joins::{Join, Joined},
     live::{LiveToken, lock, retry},
-    sessions::{NewSession, Session},
+    session::{NewSession, Session},
 };
 
 /// How long a refusal waits for the call that ended the token: that is between its transaction and its cut.

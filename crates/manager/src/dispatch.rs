@@ -26,7 +26,7 @@ use legation_store::{
 use legation_wire::message::ToDelegate;
 use tokio::sync::Notify;
 
-use crate::{Manager, admission::serves, live::lock, sessions::Session, tasks::CANCEL_GRACE};
+use crate::{Manager, admission::serves, live::lock, session::Session, tasks::CANCEL_GRACE};
 
 /// How often the dispatcher looks even if nobody nudged it.
 const EVERY: Duration = Duration::from_millis(500);

@@ -20,6 +20,7 @@ use crate::{
     clock::JumpGuard,
     config::Timing,
     gate::{Entered, Gate},
+    revoke::Cuts,
 };
 
 /// After how many milliseconds a delegate that met a doubt may come again.
@@ -37,8 +38,8 @@ pub struct LiveToken {
     pub timing: Timing,
     /// What every effect passes.
     pub gate: Arc<Gate>,
-    /// Makes one revocation of this token wait for another.
-    pub ending: tokio::sync::Mutex<()>,
+    /// Makes one revocation of this token wait for another, and keeps whom it has cut until its receipt says so.
+    pub ending: tokio::sync::Mutex<Cuts>,
     keys: Mutex<Vec<(u32, Secret<32>)>>,
     verdict: Mutex<Verdict>,
 }
@@ -77,7 +78,7 @@ impl LiveToken {
             limits: TokenLimits::default(),
             timing,
             gate: Arc::new(Gate::default()),
-            ending: tokio::sync::Mutex::new(()),
+            ending: tokio::sync::Mutex::default(),
             keys: Mutex::default(),
             verdict: Mutex::new(Verdict::Accepted),
         }

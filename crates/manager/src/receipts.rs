@@ -1,15 +1,15 @@
 //! Receipts: signed statements about one revocation, each chained to the one before.
 //!
-//! The opening statement is written in the revocation's own transaction and says who may still hold a lease.
-//! Later statements only append what became known since: that sessions were seen closed, that a delegate's own
-//! key reported its stop.
+//! The opening statement says who was connected and who may still hold a lease; it is written when the last session is
+//! closed, or by the sweep when the call did not live to do it. Later statements only append what became known since:
+//! when sessions were closed, that a delegate's own key reported its stop.
 
 use legation_model::{
     Millis, Scope,
     ids::{BootId, DelegateId, ReceiptId, TokenId},
     receipt::{Receipt, ReceiptLine, Statement},
 };
-use legation_store::{Page, Paged, StoreError, Tx, job, receipts};
+use legation_store::{Page, Paged, StoreError, Tx, delegates, job, receipts};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ use crate::{
     access::Caller,
     error::Refusal,
     keys::Keys,
+    revoke::Cuts,
     seal::{hex, sha256},
 };
 
@@ -91,6 +92,32 @@ fn opening_line(line: &ReceiptLine) -> OpeningLine<'_> {
     }
 }
 
+/// What the second statement says.
+#[derive(Serialize)]
+struct Closed<'a> {
+    statement: &'static str,
+    at: Millis,
+    how: &'a str,
+    delegates: Vec<ClosedLine>,
+}
+
+#[derive(Serialize)]
+struct ClosedLine {
+    delegate: DelegateId,
+    cut_at: Millis,
+}
+
+fn closed<'a>(receipt: &Receipt, at: Millis, how: &'a str) -> Closed<'a> {
+    let cut =
+        receipt.lines.iter().filter_map(|line| Some(ClosedLine { delegate: line.delegate, cut_at: line.cut_at? }));
+    Closed { statement: "cut", at, how, delegates: cut.collect() }
+}
+
+/// A report that came before its line; the delegate repeats it.
+fn unwritten() -> StoreError {
+    StoreError::Unavailable("the receipt is not written yet".to_owned())
+}
+
 /// Signs and stores the next statement of a receipt, within the caller's transaction.
 ///
 /// # Errors
@@ -133,22 +160,29 @@ impl Manager {
         found.ok_or_else(|| Refusal::not_found("receipt"))
     }
 
-    /// Records that the sessions of a revocation were seen closed.
+    /// Writes down whom a revocation has cut and who may still hold a lease; a receipt that is complete stays as it is.
     pub(crate) async fn complete_receipt(
         &self,
         id: ReceiptId,
-        cut: Vec<(DelegateId, Millis)>,
+        cuts: Cuts,
         how: &'static str,
-    ) -> Result<(), StoreError> {
-        let (keys, now) = (self.keys.clone(), self.clock.wall());
+    ) -> Result<Receipt, StoreError> {
+        let (this, now) = (self.handle(), self.clock.wall());
         let work = job(move |tx| {
             Box::pin(async move {
-                receipts::cut(tx, id, &cut).await?;
-                receipts::complete(tx, id, now).await?;
-                let cut: Vec<_> =
-                    cut.iter().map(|(delegate, at)| json!({"delegate": delegate, "cut_at": at})).collect();
-                let body = json!({"statement": "cut", "at": now, "how": how, "delegates": cut});
-                append(tx, &keys, id, body).await
+                let mut receipt = receipts::get(tx, id).await?.ok_or(StoreError::NotFound)?;
+                if receipt.completed_at.is_some() {
+                    return Ok(receipt);
+                }
+                let holders = delegates::holders(tx, receipt.token).await?;
+                receipt.lines = this.lease_holders(&holders, receipt.token, &cuts);
+                receipt.lines.sort_by(|one, other| (&one.name, one.delegate).cmp(&(&other.name, other.delegate)));
+                let opening = this.keys.state(None, id, opening(&receipt));
+                let closed = this.keys.state(Some(&opening), id, closed(&receipt, now, how));
+                receipt.statements = vec![opening, closed];
+                receipt.completed_at = Some(now);
+                receipts::complete(tx, &receipt).await?;
+                Ok(receipt)
             })
         });
         self.store.write_first(work).await
@@ -165,7 +199,7 @@ impl Manager {
         let work = job(move |tx| {
             Box::pin(async move {
                 if !receipts::stopped(tx, receipt, delegate, now, tasks_killed).await? {
-                    return Ok(());
+                    return if receipts::is_complete(tx, receipt).await? { Ok(()) } else { Err(unwritten()) };
                 }
                 let body =
                     json!({"statement": "stopped", "delegate": delegate, "at": now, "tasks_killed": tasks_killed});

@@ -17,7 +17,7 @@ use legation_store::{
 };
 use legation_wire::message::{Finished, FromDelegate, Stream, ToDelegate};
 
-use crate::{Manager, dispatch::REST, live::lock, sessions::Session};
+use crate::{Manager, dispatch::REST, live::lock, session::Session};
 
 /// Reports in one transaction, of as many delegates as that are: each may be a statement, and a revocation waits for
 /// the transaction.

@@ -1,14 +1,10 @@
 //! Revocation: the order of events that keeps the promise.
 //!
-//! Durable first; then the gate closes and every session is told to stop by a signal of its own; then the call
-//! waits until the gate is empty and the last session is closed. Expiry takes the same way.
+//! Durable first; then the gate closes and every session is told and closed by the thread that revokes; then the call
+//! waits until the gate is empty and the last session is closed, and writes down who was cut and who may still hold a
+//! lease. Only by then is that known: an effect that was inside may have let one more in. Expiry takes the same way.
 
-use std::{
-    collections::BTreeMap,
-    pin::pin,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use legation_api::{
     Code,
@@ -30,8 +26,7 @@ use crate::{
     audit::{self, Actor},
     error::Refusal,
     live::LiveToken,
-    receipts as statements,
-    sessions::Session,
+    session::Session,
     tokens::change,
 };
 
@@ -39,8 +34,8 @@ use crate::{
 /// one that hangs must not keep open what a person wants closed.
 const DURABLE_WAIT: Duration = Duration::from_secs(1);
 
-/// Who was connected to a token when it was cut before its end was durable. The receipt counts them as connected.
-type CutEarly = Arc<OnceLock<Vec<Arc<Session>>>>;
+/// Whose sessions a revocation has closed: which start of each, and when.
+pub type Cuts = BTreeMap<DelegateId, (BootId, Millis)>;
 
 impl Manager {
     /// What revoking a token now would hit.
@@ -53,7 +48,7 @@ impl Manager {
             Box::pin(async move { Ok((tasks::open_of_token(conn, id).await?, delegates::holders(conn, id).await?)) })
         });
         let (open, delegates) = self.store.read(find).await?;
-        let lines = self.lease_holders(&delegates, id, &[]).into_iter().filter_map(|line| {
+        let lines = self.lease_holders(&delegates, id, &self.connected(id)).into_iter().filter_map(|line| {
             let delegate = delegates.iter().find(|delegate| delegate.id == line.delegate)?;
             let runs = |task: &&Task| task.attempt.as_ref().is_some_and(|attempt| attempt.delegate == delegate.id);
             Some(RevokePreviewLine {
@@ -87,19 +82,17 @@ impl Manager {
         reason: String,
     ) -> Result<Receipt, Refusal> {
         let live = self.tokens.get(id);
-        let _one_at_a_time = match &live {
+        let mut cuts = match &live {
             Some(live) => Some(live.ending.lock().await),
             None => None,
         };
         let begun = self.clock.boot();
-        let early = CutEarly::default();
-        let mut stored = pin!(self.store_end(actor, id, cause, reason, Arc::clone(&early)));
+        let mut early = Vec::new();
+        let mut stored = pin!(self.store_end(actor, id, cause, reason));
         let ended = match tokio::time::timeout(DURABLE_WAIT, stored.as_mut()).await {
             Ok(ended) => ended,
             Err(_late) => {
-                if let Some(live) = &live {
-                    self.cut_early(live, &early);
-                }
+                early = live.as_ref().map(|live| self.cut_early(live)).unwrap_or_default();
                 stored.await
             }
         };
@@ -118,31 +111,39 @@ impl Manager {
             live.end(reason, Some(receipt.id));
         }
         self.end_lost(&lost);
-        let cut = self.cut_token(live, early.get().map_or(&[], Vec::as_slice), true).await;
+        let cut = self.cut_token(live, early, true).await;
         self.metrics.revoke_to_cut(self.clock.boot() - begun);
-        if receipt.completed_at.is_none()
-            && let Err(error) = self.complete_receipt(receipt.id, cut, "every session was seen closed").await
-        {
-            tracing::warn!(receipt = %receipt.id, %error, "the token is revoked and cut; the receipt will be completed later");
-        }
-        tracing::info!(token = %id, receipt = %receipt.id, delegates = receipt.lines.len(), "token revoked");
         self.queue.nudge();
-        self.stored_receipt(receipt.id).await.or(Ok(receipt))
+        let mut none = Cuts::new();
+        let cuts = cuts.as_deref_mut().unwrap_or(&mut none);
+        // Those of an earlier call whose receipt could not be written are not forgotten.
+        cuts.extend(cut);
+        let receipt = match self.complete_receipt(receipt.id, cuts.clone(), "every session was seen closed").await {
+            Ok(complete) => {
+                cuts.clear();
+                complete
+            }
+            Err(error) => {
+                tracing::warn!(receipt = %receipt.id, %error, "the token is revoked and cut; the receipt is completed later");
+                receipt
+            }
+        };
+        tracing::info!(token = %id, receipt = %receipt.id, delegates = receipt.lines.len(), "token revoked");
+        Ok(receipt)
     }
 
-    /// The transaction of a revocation: status, lost attempts, receipt, audit record. A token that has ended
-    /// keeps the receipt that it has.
+    /// The transaction of a revocation: status, lost attempts, the head of the receipt, audit record. A token that has
+    /// ended keeps the receipt that it has.
     async fn store_end(
         &self,
         actor: Actor,
         id: TokenId,
         cause: Cause,
         reason: String,
-        early: CutEarly,
     ) -> Result<Result<(Receipt, Vec<Task>), Refusal>, StoreError> {
-        let this = self.handle();
         let now = self.clock.wall();
         let receipt_id = ReceiptId::random(&*self.entropy);
+        let connected = !self.connected(id).is_empty();
         let work = job(move |tx| {
             Box::pin(async move {
                 let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
@@ -152,8 +153,7 @@ impl Manager {
                 }
                 let open = tasks::open_of_token(tx, id).await?;
                 let lost = tasks::lose_of_token(tx, id, cause_word(cause), now).await?;
-                let holders = delegates::holders(tx, id).await?;
-                let mut receipt = Receipt {
+                let receipt = Receipt {
                     id: receipt_id,
                     token: id,
                     scope: token.scope.clone(),
@@ -163,12 +163,10 @@ impl Manager {
                     revoked_at: now,
                     completed_at: None,
                     attempts_lost: lost.len() as u32,
-                    lines: this.lease_holders(&holders, id, early.get().map_or(&[], Vec::as_slice)),
+                    lines: Vec::new(),
                     statements: Vec::new(),
                 };
-                let statement = this.keys.state(None, receipt_id, statements::opening(&receipt));
-                receipt.statements.push(statement);
-                if receipt.lines.iter().any(|line| line.connected) {
+                if connected {
                     // The sweep notes this now and then, and never again after this.
                     tokens::touch_used(tx, &[(id, now)]).await?;
                 }
@@ -193,30 +191,32 @@ impl Manager {
         }
     }
 
-    /// A line for every delegate of the token that is connected, was until it was cut early, or may still hold a
-    /// lease.
-    fn lease_holders(
+    /// Who is connected with a token now, as if all had been cut at this moment.
+    fn connected(&self, token: TokenId) -> Cuts {
+        let now = self.clock.wall();
+        self.sessions.of_token(token).iter().map(|session| (session.delegate, (session.boot, now))).collect()
+    }
+
+    /// A line for every delegate of the token that was connected or may still hold a lease.
+    pub(crate) fn lease_holders(
         &self,
         delegates: &[delegates::Holder],
         token: TokenId,
-        early: &[Arc<Session>],
+        connected: &Cuts,
     ) -> Vec<ReceiptLine> {
-        let live = self.sessions.of_token(token);
-        let connected: BTreeMap<DelegateId, BootId> =
-            early.iter().chain(&live).map(|session| (session.delegate, session.boot)).collect();
         let (wall, boot) = (self.clock.wall(), self.clock.boot());
         let timing = self.tokens.get(token).map_or(self.config.timing, |live| live.timing);
         let lines = delegates.iter().map(|delegate| {
-            let ends = self.lease_ends(delegate.id, &timing);
+            let cut = connected.get(&delegate.id);
             ReceiptLine {
                 delegate: delegate.id,
-                boot: connected.get(&delegate.id).copied().unwrap_or(delegate.boot),
+                boot: cut.map_or(delegate.boot, |(boot, _)| *boot),
                 name: delegate.name.to_string(),
-                connected: connected.contains_key(&delegate.id),
-                cut_at: None,
+                connected: cut.is_some(),
+                cut_at: cut.map(|(_, at)| *at),
                 stopped_reported_at: None,
                 tasks_killed: None,
-                lease_ends_by: wall + (ends - boot),
+                lease_ends_by: wall + (self.lease_ends(delegate.id, &timing) - boot),
             }
         });
         lines.filter(|line| line.connected || line.lease_ends_by > wall).collect()
@@ -224,27 +224,38 @@ impl Manager {
 
     /// Refuses the token and cuts its sessions while the store has not answered. Nothing is said: the end is not
     /// durable yet, and a delegate that comes back hears of it once it is.
-    fn cut_early(&self, live: &LiveToken, early: &CutEarly) {
+    fn cut_early(&self, live: &LiveToken) -> Vec<Arc<Session>> {
         tracing::warn!(token = %live.id, "the store takes its time; the revoked token is cut before it has answered");
         live.suspend();
-        early.get_or_init(|| self.sessions.signal_token(live.id, None));
+        self.sessions.signal_token(live.id, None)
     }
 
-    /// Stops every session of a token and waits until each is closed, and those that were stopped `early`; says
-    /// when each was.
-    async fn cut_token(&self, live: &Arc<LiveToken>, early: &[Arc<Session>], say: bool) -> Vec<(DelegateId, Millis)> {
-        let goodbye = say.then(|| live.refusal());
-        let mut sessions = early.to_vec();
-        sessions.extend(self.sessions.signal_token(live.id, goodbye.as_ref()));
+    /// Stops every session of a token and waits until each is closed, and those that were stopped before; says when
+    /// each was.
+    async fn cut_token(&self, live: &Arc<LiveToken>, mut sessions: Vec<Arc<Session>>, say: bool) -> Cuts {
+        sessions.extend(self.cut_sessions(live, say).await);
         live.gate.emptied().await;
         // An effect that was inside may have registered one more session; now that the gate is empty none can.
-        sessions.extend(self.sessions.signal_token(live.id, goodbye.as_ref()));
-        let mut cut = BTreeMap::new();
+        sessions.extend(self.cut_sessions(live, say).await);
+        let mut cuts = Cuts::new();
         for session in sessions {
             session.closed().await;
-            cut.entry(session.delegate).or_insert_with(|| self.clock.wall());
+            cuts.entry(session.delegate).or_insert_with(|| (session.boot, self.clock.wall()));
         }
-        cut.into_iter().collect()
+        cuts
+    }
+
+    /// Tells every session of a token to stop; those to which something is to be said are closed with it, on a thread
+    /// that does nothing else meanwhile.
+    async fn cut_sessions(&self, live: &Arc<LiveToken>, say: bool) -> Vec<Arc<Session>> {
+        if say {
+            let (this, token, goodbye) = (self.handle(), live.id, live.refusal());
+            let cut = move || this.sessions.cut_token(token, &goodbye, &this.parted, this.clock.boot());
+            if let Ok(sessions) = tokio::task::spawn_blocking(cut).await {
+                return sessions;
+            }
+        }
+        self.sessions.signal_token(live.id, say.then(|| live.refusal()).as_ref())
     }
 
     /// The store could not take the revocation: cut all the same, say nothing that a restart would unsay.
@@ -252,7 +263,7 @@ impl Manager {
         tracing::error!(%error, "a revocation could not be made durable");
         if let Some(live) = live {
             live.suspend();
-            self.cut_token(live, &[], false).await;
+            self.cut_token(live, Vec::new(), false).await;
         }
         let detail = "the token's delegates are cut off and refused, but the database could not be written, so a restart \
                       of the Manager would accept the token again: repeat the revoke until it succeeds";

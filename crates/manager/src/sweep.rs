@@ -214,20 +214,23 @@ impl Manager {
         drop(entered);
     }
 
-    /// Completes receipts whose call did not live to do it: no session of their token is left in this process.
+    /// Completes receipts whose call did not live to do it, or could not: no session of their token is left.
     async fn complete_receipts(&self) {
         let Ok(open) = self.store.read(|conn| Box::pin(receipts::incomplete(conn))).await else { return };
-        for receipt in open {
-            let live = self.tokens.get(receipt.token);
-            let alone = live.as_ref().map(|live| live.ending.try_lock());
-            if !matches!(alone, Some(Err(_))) && self.sessions.of_token(receipt.token).is_empty() {
-                let now = self.clock.wall();
-                let cut = receipt.lines.iter().filter(|line| line.connected && line.cut_at.is_none());
-                let cut = cut.map(|line| (line.delegate, now)).collect();
-                let how = "found without any session by the sweep";
-                if let Err(error) = self.complete_receipt(receipt.id, cut, how).await {
-                    tracing::debug!(%error, "a receipt waits for its completion");
-                }
+        for (receipt, token) in open {
+            let live = self.tokens.get(token);
+            let Ok(mut ending) = live.as_ref().map(|live| live.ending.try_lock()).transpose() else {
+                // A call is at it.
+                continue;
+            };
+            if !self.sessions.of_token(token).is_empty() {
+                continue;
+            }
+            let cuts = ending.as_deref_mut().map(std::mem::take).unwrap_or_default();
+            let how = "found without any session by the sweep";
+            if let Err(error) = self.complete_receipt(receipt, cuts.clone(), how).await {
+                tracing::debug!(%error, "a receipt waits for its completion");
+                ending.into_iter().for_each(|mut ending| *ending = cuts.clone());
             }
         }
     }

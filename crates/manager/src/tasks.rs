@@ -23,7 +23,7 @@ use crate::{
     error::Refusal,
     idempotency::{self, Idempotency},
     live::lock,
-    sessions::Session,
+    session::Session,
 };
 
 /// How long a cancelled task may clean up before it is killed: 10 s.

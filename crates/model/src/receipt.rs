@@ -22,11 +22,12 @@ pub struct Receipt {
     pub actor: String,
     /// When the revocation became durable.
     pub revoked_at: Millis,
-    /// When the last live session was closed; empty while the call is under way or after a crash in it.
+    /// When the last live session was seen closed and the lines were written; empty while the call is under way, and for
+    /// a moment after a crash in it.
     pub completed_at: Option<Millis>,
     /// Attempts that were lost with it.
     pub attempts_lost: u32,
-    /// One per delegate.
+    /// One per delegate, once it is complete.
     pub lines: Vec<ReceiptLine>,
     /// The signed statements, the opening one first.
     pub statements: Vec<Statement>,

@@ -18,24 +18,25 @@ const LINES_OF: many::Into = many::Into {
 };
 const ADD_STATEMENT: &str =
     "INSERT INTO receipt_statements (receipt, number, body, signature, public_key) VALUES ($1, $2, $3, $4, $5)";
-const COMPLETE: &str = "UPDATE receipts SET completed_at = $2 WHERE id = $1 AND completed_at IS NULL";
+const COMPLETE: &str = "UPDATE receipts SET completed_at = $2 WHERE id = $1";
+const COMPLETED: &str = "SELECT completed_at FROM receipts WHERE id = $1";
 const STOPPED: &str = "UPDATE receipt_lines SET stopped_at = $3, tasks_killed = $4 \
      WHERE receipt = $1 AND delegate = $2 AND stopped_at IS NULL";
 const GET: &str = "SELECT * FROM receipts WHERE id = $1";
 const LINES: &str = "SELECT * FROM receipt_lines WHERE receipt = $1 ORDER BY name, delegate";
 const STATEMENTS: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number";
 const LAST_STATEMENT: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number DESC LIMIT 1";
-const INCOMPLETE: &str = "SELECT id FROM receipts WHERE completed_at IS NULL";
+const INCOMPLETE: &str = "SELECT id, token FROM receipts WHERE completed_at IS NULL";
 const LIST: &str = concat!(
     "SELECT * FROM receipts WHERE (revoked_at < $1 OR (revoked_at = $1 AND id < $2)) AND ",
     page::in_scope!(3),
     " AND ($4 = '' OR token = $4) ORDER BY revoked_at DESC, id DESC LIMIT $5"
 );
 
-/// Adds one with its lines and statements.
+/// Adds one, without lines and statements: those come when it is complete.
 ///
 /// # Errors
-/// [`StoreError::Taken`] when the id exists or a delegate has two lines; [`StoreError::NotFound`] without its token.
+/// [`StoreError::Taken`] when the id exists; [`StoreError::NotFound`] without its token.
 pub async fn insert(conn: &mut Conn, receipt: &Receipt) -> Result<(), StoreError> {
     let query = sqlx::query(INSERT)
         .bind(receipt.id.to_string())
@@ -47,12 +48,29 @@ pub async fn insert(conn: &mut Conn, receipt: &Receipt) -> Result<(), StoreError
         .bind(receipt.revoked_at)
         .bind(receipt.completed_at)
         .bind(i64::from(receipt.attempts_lost));
-    conn.run_one(query).await?;
+    conn.run_one(query).await
+}
+
+/// Adds its lines and statements, and when it was completed.
+///
+/// # Errors
+/// [`StoreError::Taken`] when a delegate has a line already; [`StoreError::NotFound`] for a receipt that is not there.
+pub async fn complete(conn: &mut Conn, receipt: &Receipt) -> Result<(), StoreError> {
+    conn.run_one(sqlx::query(COMPLETE).bind(receipt.id.to_string()).bind(receipt.completed_at)).await?;
     many::insert(conn, LINES_OF, &receipt.lines, |query, line| Ok(bind(query, receipt.id, line))).await?;
     for statement in &receipt.statements {
         add_statement(conn, receipt.id, statement).await?;
     }
     Ok(())
+}
+
+/// Whether it has all its lines.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_complete(conn: &mut Conn, id: ReceiptId) -> Result<bool, StoreError> {
+    let row = conn.maybe(sqlx::query(COMPLETED).bind(id.to_string())).await?;
+    Ok(row.map(|row| row.maybe_number::<Millis>("completed_at")).transpose()?.flatten().is_some())
 }
 
 fn bind(query: Query<'static>, id: ReceiptId, line: &ReceiptLine) -> Query<'static> {
@@ -91,34 +109,6 @@ pub async fn last_statement(conn: &mut Conn, id: ReceiptId) -> Result<Statement,
     statement(&row.ok_or(StoreError::NotFound)?)
 }
 
-/// Notes when the sessions of these delegates were seen closed; a time that is noted stays.
-///
-/// # Errors
-/// Those of the database.
-pub async fn cut(conn: &mut Conn, id: ReceiptId, cuts: &[(DelegateId, Millis)]) -> Result<(), StoreError> {
-    for chunk in cuts.chunks(many::ROWS_MAX) {
-        let text = format!(
-            "WITH v (delegate, at) AS (VALUES {}) UPDATE receipt_lines SET cut_at = v.at FROM v \
-             WHERE receipt_lines.delegate = v.delegate AND receipt_lines.cut_at IS NULL \
-             AND receipt_lines.receipt = ${}",
-            many::values(0, chunk.len(), 2),
-            2 * chunk.len() + 1
-        );
-        let query = many::passing(conn, &text);
-        let query = chunk.iter().fold(query, |query, (id, at)| query.bind(id.to_string()).bind(*at));
-        conn.run(query.bind(id.to_string())).await?;
-    }
-    Ok(())
-}
-
-/// Notes that the last live session is closed; the first time stays.
-///
-/// # Errors
-/// Those of the database.
-pub async fn complete(conn: &mut Conn, id: ReceiptId, at: Millis) -> Result<(), StoreError> {
-    conn.run(sqlx::query(COMPLETE).bind(id.to_string()).bind(at)).await.map(|_| ())
-}
-
 /// Notes what a delegate said of itself; whether it is news: not when it has no line or said so before.
 ///
 /// # Errors
@@ -149,16 +139,13 @@ pub async fn get(conn: &mut Conn, id: ReceiptId) -> Result<Option<Receipt>, Stor
     }))
 }
 
-/// Those whose sessions were not all seen closed yet, whole.
+/// Those that are not complete yet, each with its token.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn incomplete(conn: &mut Conn) -> Result<Vec<Receipt>, StoreError> {
-    let mut found = Vec::new();
-    for row in conn.all(sqlx::query(INCOMPLETE)).await? {
-        found.extend(get(conn, row.word("id")?).await?);
-    }
-    Ok(found)
+pub async fn incomplete(conn: &mut Conn) -> Result<Vec<(ReceiptId, TokenId)>, StoreError> {
+    let rows = conn.all(sqlx::query(INCOMPLETE)).await?;
+    rows.iter().map(|row| Ok((row.word("id")?, row.word("token")?))).collect()
 }
 
 /// Those at or below a scope, newest first, without lines and statements: those may be many ([`get`] has them).

@@ -4,6 +4,7 @@ use legation_model::{
     access::Role,
     delegate::DelegateStatus,
     ids::{DelegateId, TokenId},
+    receipt::Receipt,
     token::TokenStatus,
 };
 use legation_store::{
@@ -13,7 +14,7 @@ use legation_store::{
     audit::{self, AuditRecord},
     delegates::{self, DelegateFilter},
     idempotency::{self, Answered},
-    keys, receipts,
+    job, keys, receipts,
     tokens::{self, TokenFilter},
 };
 
@@ -178,28 +179,38 @@ pub(crate) async fn delegates(place: &Place) {
 pub(crate) async fn receipts(place: &Place) {
     let (store, token) = with_token(place).await;
     let receipt = make::receipt(1, token, 2);
-    let inserted = receipt.clone();
+    let head = Receipt { completed_at: None, lines: Vec::new(), statements: Vec::new(), ..receipt.clone() };
+    let inserted = head.clone();
     write!(store, |tx| receipts::insert(tx, &inserted).await).unwrap();
     let get = async || read!(store, |conn| receipts::get(conn, id(1)).await).unwrap().unwrap();
-    assert_eq!(get().await, receipt);
-
-    write!(store, |tx| receipts::cut(tx, id(1), &[(id(0), NOW + 1), (id(1), NOW + 2)]).await).unwrap();
-    write!(store, |tx| receipts::cut(tx, id(1), &[(id(0), NOW + 9)]).await).unwrap();
+    assert_eq!(get().await, head);
+    let incomplete = async || read!(store, |conn| receipts::incomplete(conn).await).unwrap();
+    assert_eq!(incomplete().await, [(id(1), token)]);
+    let is_complete = async || read!(store, |conn| receipts::is_complete(conn, id(1)).await).unwrap();
+    assert!(!is_complete().await);
     let stopped = async |delegate: DelegateId, at| {
         write!(store, |tx| receipts::stopped(tx, id(1), delegate, at, 3).await).unwrap()
     };
+    assert!(!stopped(id(1), NOW + 3).await, "it has no line yet");
+
+    let mut complete = Receipt { completed_at: Some(NOW + 4), ..receipt };
+    complete.lines.iter_mut().for_each(|line| line.cut_at = Some(NOW + 2));
+    let completed = complete.clone();
+    write!(store, |tx| receipts::complete(tx, &completed).await).unwrap();
+    assert_eq!(get().await, complete);
+    assert!(is_complete().await && incomplete().await.is_empty());
     assert!(stopped(id(1), NOW + 3).await);
     assert!(!stopped(id(1), NOW + 8).await, "a second report replaced the first");
     assert!(!stopped(id(404), NOW + 3).await);
-    write!(store, |tx| receipts::complete(tx, id(1), NOW + 4).await).unwrap();
-    write!(store, |tx| receipts::complete(tx, id(1), NOW + 9).await).unwrap();
+    let again = complete.clone();
+    let twice = write!(store, |tx| receipts::complete(tx, &again).await);
+    assert_eq!(twice, Err(StoreError::Taken), "a line was replaced");
     write!(store, |tx| receipts::add_statement(tx, id(1), &make::statement(1)).await).unwrap();
     let twice = write!(store, |tx| receipts::add_statement(tx, id(1), &make::statement(1)).await);
     assert_eq!(twice, Err(StoreError::Taken), "a statement was replaced");
 
     let found = get().await;
     assert_eq!((found.completed_at, found.statements.len()), (Some(NOW + 4), 2));
-    assert_eq!(found.lines.iter().map(|line| line.cut_at).collect::<Vec<_>>(), [Some(NOW + 1), Some(NOW + 2)]);
     assert_eq!((found.lines[1].stopped_reported_at, found.lines[1].tasks_killed), (Some(NOW + 3), Some(3)));
     assert_eq!(found.lines[0].stopped_reported_at, None);
     let page = Page::first(10);
@@ -317,11 +328,15 @@ pub(crate) async fn pages_stay_stable_under_inserts(place: &Place) {
 
 pub(crate) async fn long_lists_are_written_whole(place: &Place) {
     let (store, token) = with_token(place).await;
-    let receipt = make::receipt(1, token, 1234);
+    let receipt = Receipt { completed_at: Some(NOW), ..make::receipt(1, token, 1234) };
     let count = receipt.lines.len();
-    write!(store, |tx| receipts::insert(tx, &receipt).await).unwrap();
-    let cuts: Vec<_> = (0..count as u64).map(|number| (id(number), NOW)).collect();
-    write!(store, |tx| receipts::cut(tx, id(1), &cuts).await).unwrap();
+    let write = store.write(job(move |tx| {
+        Box::pin(async move {
+            receipts::insert(tx, &receipt).await?;
+            receipts::complete(tx, &receipt).await
+        })
+    }));
+    write.await.unwrap();
     let found = read!(store, |conn| receipts::get(conn, id(1)).await).unwrap().unwrap();
-    assert_eq!(found.lines.iter().filter(|line| line.cut_at.is_some()).count(), count);
+    assert_eq!(found.lines.len(), count);
 }

@@ -215,6 +215,7 @@ async fn full() {
     let revoked = store.write_first(move |tx| {
         Box::pin(async move {
             receipts::insert(tx, &receipt).await?;
+            receipts::complete(tx, &receipt).await?;
             tokens::revoke(tx, token, TokenStatus::Revoked, NOW, "leaked", receipt.id).await
         })
     });

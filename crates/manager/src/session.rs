@@ -1,0 +1,241 @@
+//! One session: what admission decided, what waits to be said to it, its connection, and its end.
+//!
+//! A session owns no channel, timer or key object of its own: what others hand it waits in a queue behind its mutex, a
+//! stop overtakes that queue, and whoever revokes takes the connection out of it and says the last word by himself.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    task::Waker,
+};
+
+use futures_util::task::AtomicWaker;
+use legation_link::{Connection, Parted};
+use legation_model::{
+    Millis, Name,
+    ids::{AttemptId, BootId, DelegateId, SessionId},
+};
+use legation_wire::{
+    ManagerEnd,
+    message::{CAPACITY_MAX, Goodbye, ToDelegate},
+};
+use tokio::sync::Notify;
+
+use crate::{
+    live::{LiveToken, lock},
+    parted::PartedLinks,
+};
+
+/// Messages that may wait for one session: more than any capacity of assignments and cancels together.
+pub const OUTBOX_MAX: usize = 4096;
+
+/// The encrypted connection, on the heap because it moves.
+pub(crate) type Link = Box<Connection<ManagerEnd>>;
+
+/// One authenticated, encrypted connection whose delegate was admitted.
+pub struct Session {
+    /// Identity.
+    pub id: SessionId,
+    /// The token it proved.
+    pub token: Arc<LiveToken>,
+    /// Which delegate.
+    pub delegate: DelegateId,
+    /// Which start of it.
+    pub boot: BootId,
+    /// Which connection of that start.
+    pub counter: u64,
+    /// `DELEGATE_NAME`.
+    pub name: Name,
+    /// Its machine.
+    pub host: Name,
+    /// Claimed tags.
+    pub tags: Vec<Name>,
+    /// Kinds of work it can do.
+    pub capabilities: Vec<String>,
+    /// Tasks it runs at once.
+    pub capacity: usize,
+    /// Position in the order of admissions; of two sessions of one delegate the later one counts.
+    pub admission: u64,
+    /// Boot-clock time of the last answered heartbeat.
+    pub last_answered: AtomicI64,
+    /// It takes no further work.
+    pub draining: AtomicBool,
+    /// Boot-clock time until which it is assigned nothing, because it could not start what it was assigned.
+    pub resting_until: AtomicI64,
+    /// Attempts it holds, as far as the Manager knows.
+    pub attempts: Mutex<BTreeSet<AttemptId>>,
+    outbox: Mutex<VecDeque<ToDelegate>>,
+    /// Its connection; whoever takes it out closes it.
+    link: Mutex<Option<Link>>,
+    stop: OnceLock<Option<Goodbye>>,
+    /// Wakes the session's task, for something in the outbox or a stop.
+    waker: AtomicWaker,
+    closed: AtomicBool,
+    /// Told when the socket is closed.
+    gone: Notify,
+}
+
+/// Everything about a session that admission decides.
+pub struct NewSession {
+    /// See [`Session`].
+    pub id: SessionId,
+    /// See [`Session`].
+    pub token: Arc<LiveToken>,
+    /// See [`Session`].
+    pub delegate: DelegateId,
+    /// The first frame.
+    pub hello: legation_wire::message::Hello,
+    /// See [`Session`].
+    pub admission: u64,
+    /// Boot-clock time of the admission, which counts as the first answered heartbeat.
+    pub now: Millis,
+}
+
+impl Session {
+    /// A session that nobody knows yet.
+    pub fn new(new: NewSession) -> Self {
+        let hello = new.hello;
+        Self {
+            id: new.id,
+            token: new.token,
+            delegate: new.delegate,
+            boot: hello.boot,
+            counter: hello.counter,
+            name: hello.name,
+            host: hello.host,
+            tags: hello.tags,
+            capabilities: hello.capabilities,
+            capacity: hello.capacity.min(CAPACITY_MAX) as usize,
+            admission: new.admission,
+            last_answered: AtomicI64::new(new.now),
+            draining: AtomicBool::new(false),
+            resting_until: AtomicI64::new(Millis::MIN),
+            attempts: Mutex::new(hello.attempts.iter().map(|held| held.attempt).collect()),
+            outbox: Mutex::default(),
+            link: Mutex::default(),
+            stop: OnceLock::new(),
+            waker: AtomicWaker::new(),
+            closed: AtomicBool::new(false),
+            gone: Notify::new(),
+        }
+    }
+
+    /// Queues a message; a session that is so far behind is stopped instead and may come back.
+    pub fn send(&self, message: ToDelegate) {
+        let mut outbox = lock(&self.outbox);
+        if outbox.len() >= OUTBOX_MAX {
+            drop(outbox);
+            return self.stop(None);
+        }
+        outbox.push_back(message);
+        drop(outbox);
+        self.waker.wake();
+    }
+
+    /// Whether nothing is queued.
+    pub(crate) fn has_nothing_to_send(&self) -> bool {
+        lock(&self.outbox).is_empty()
+    }
+
+    /// Hands over queued messages, oldest first, until one is not taken.
+    pub(crate) fn hand_over<E>(&self, mut take: impl FnMut(&ToDelegate) -> Result<(), E>) -> Result<(), E> {
+        let mut outbox = lock(&self.outbox);
+        while let Some(message) = outbox.front() {
+            take(message)?;
+            outbox.pop_front();
+        }
+        // An idle session has no room for messages.
+        *outbox = VecDeque::new();
+        Ok(())
+    }
+
+    /// Has the session's task, and no other, woken by the next message or stop. It must look for both afterwards.
+    pub(crate) fn wake_on_signal(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Gives it its connection.
+    pub(crate) fn attach(&self, link: Link) {
+        *lock(&self.link) = Some(link);
+    }
+
+    /// Takes its connection out.
+    pub(crate) fn detach(&self) -> Option<Link> {
+        lock(&self.link).take()
+    }
+
+    /// Does something with its connection, unless that was taken out.
+    pub(crate) fn with_link<T>(&self, act: impl FnOnce(&mut Link) -> T) -> Option<T> {
+        lock(&self.link).as_mut().map(act)
+    }
+
+    /// Says goodbye and closes, here and now, on the thread of whoever asks for it; whether that was done. Where it
+    /// cannot be, because another stop came first, or the connection is not made or not of plain TCP, its own task does
+    /// it. That task is not woken yet; see [`Session::wake`].
+    pub(crate) fn cut(&self, goodbye: &Goodbye, parted: &PartedLinks, now: Millis) -> bool {
+        let told = self.stop.set(Some(goodbye.clone())).is_ok();
+        let Some(link) = told.then(|| self.detach()).flatten() else { return false };
+        match part(link, goodbye.clone()) {
+            Ok(last) => last.into_iter().for_each(|last| parted.keep(last, now)),
+            Err(link) => {
+                self.attach(link);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Tells the session to say this and close. The first stop counts; `None` closes without a word.
+    pub fn stop(&self, goodbye: Option<Goodbye>) {
+        let _ = self.stop.set(goodbye);
+        self.wake();
+    }
+
+    /// Wakes its task.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// What it was told to say, once it was told to stop.
+    pub fn stopped(&self) -> Option<&Option<Goodbye>> {
+        self.stop.get()
+    }
+
+    /// Marks the socket as closed; called by the session's own task, last.
+    pub fn mark_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.gone.notify_waiters();
+    }
+
+    /// Waits until the socket is closed.
+    pub async fn closed(&self) {
+        loop {
+            let notified = self.gone.notified();
+            if self.closed.load(Ordering::Acquire) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Room for further attempts.
+    pub fn free(&self) -> usize {
+        self.capacity.saturating_sub(lock(&self.attempts).len())
+    }
+}
+
+/// Says the last word and ends this side's direction, at once. `None` when the peer does not take it: then it is closed
+/// without, and the delegate hears the reason at its next connection.
+///
+/// # Errors
+/// The connection, over anything but plain TCP: its goodbye takes a while.
+pub(crate) fn part(mut link: Link, goodbye: Goodbye) -> Result<Option<Parted>, Link> {
+    let (code, reason) = (goodbye.reason.code(), goodbye.reason.as_str());
+    match link.end_mut().goodbye(goodbye) {
+        Ok(()) => link.part(code, reason),
+        Err(_) => Ok(None),
+    }
+}
