@@ -1,5 +1,7 @@
 //! Accounts: each is born with its default token, in the same transaction.
 
+use std::collections::{BTreeMap, btree_map::Entry};
+
 use legation_model::{
     Millis, Scope, Text,
     ids::TokenId,
@@ -7,7 +9,7 @@ use legation_model::{
     token::{DEFAULT_TOKEN, DelegateToken},
 };
 use legation_store::{
-    Page, Paged, StoreError,
+    Page, Paged, StoreError, Tx,
     accounts::{self, Account},
     job, leases, tokens,
 };
@@ -117,5 +119,22 @@ impl Manager {
         let within = caller.scope.clone();
         let list = job(move |conn| Box::pin(async move { accounts::list(conn, within.as_ref(), &page).await }));
         Ok(self.store.read(list).await?)
+    }
+}
+
+/// Accounts that were asked for in one transaction.
+#[derive(Default)]
+pub(crate) struct KnownAccounts(BTreeMap<Scope, Option<Account>>);
+
+impl KnownAccounts {
+    /// The account at the top of a scope, if there is one.
+    pub(crate) async fn get(&mut self, tx: &mut Tx, scope: &Scope) -> Result<Option<&Account>, StoreError> {
+        match self.0.entry(scope.top()) {
+            Entry::Occupied(known) => Ok(known.into_mut().as_ref()),
+            Entry::Vacant(unknown) => {
+                let found = accounts::get(tx, unknown.key()).await?;
+                Ok(unknown.insert(found).as_ref())
+            }
+        }
     }
 }

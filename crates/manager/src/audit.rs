@@ -41,29 +41,29 @@ pub struct Change {
 /// # Errors
 /// Those of the store; the change must then not happen either.
 pub async fn append(tx: &mut Tx, actor: &Actor, now: Millis, change: Change) -> Result<(), StoreError> {
-    append_all(tx, actor, now, vec![change]).await
+    append_all(tx, now, vec![(actor.clone(), change)]).await
 }
 
 /// Appends changes to the chain, in this order, within the caller's transaction.
 ///
 /// # Errors
 /// Those of the store; the changes must then not happen either.
-pub async fn append_all(tx: &mut Tx, actor: &Actor, now: Millis, changes: Vec<Change>) -> Result<(), StoreError> {
+pub async fn append_all(tx: &mut Tx, now: Millis, changes: Vec<(Actor, Change)>) -> Result<(), StoreError> {
     if changes.is_empty() {
         return Ok(());
     }
     let (last, mut previous) = audit::last(tx).await?.unwrap_or_default();
     let mut records = Vec::with_capacity(changes.len());
-    for (number, change) in (last + 1..).zip(changes) {
+    for (number, (actor, change)) in (last + 1..).zip(changes) {
         let mut record = AuditRecord {
             number,
             at: now,
-            actor: actor.name.clone(),
+            actor: actor.name,
             action: change.action.to_owned(),
             object: change.object,
             scope: change.scope,
             detail: change.detail,
-            request: actor.request.clone(),
+            request: actor.request,
             previous,
             hash: Vec::new(),
         };

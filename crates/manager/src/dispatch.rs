@@ -19,9 +19,9 @@ use legation_model::{
     token::TokenStatus,
 };
 use legation_store::{
-    StoreError, job,
-    tasks::{self, Assign, Assigned, Work},
-    tokens,
+    StoreError,
+    attempts::{self, Assign, Assigned, Work},
+    job, tasks, tokens,
 };
 use legation_wire::message::ToDelegate;
 use tokio::sync::Notify;
@@ -232,7 +232,7 @@ impl Manager {
                     .filter(|(_, attempt, _)| live(&attempt.token))
                     .map(|(task, attempt, counter)| Assign { task: *task, attempt, counter: *counter })
                     .collect();
-                tasks::assign(tx, &wanted, now).await
+                attempts::assign(tx, &wanted, now).await
             })
         });
         self.store.write(work).await

@@ -273,7 +273,8 @@ impl Table {
         let changed = std::mem::take(&mut self.changed);
         let changed: Vec<Delegate> = changed.iter().filter_map(|key| self.known.get(key).cloned()).collect();
         delegates::upsert(tx, &changed).await?;
-        audit::append_all(tx, &Actor::system(), now, std::mem::take(&mut self.changes)).await
+        let changes = std::mem::take(&mut self.changes).into_iter().map(|change| (Actor::system(), change));
+        audit::append_all(tx, now, changes.collect()).await
     }
 }
 

@@ -13,6 +13,7 @@ pub mod backlog;
 pub mod clock;
 pub mod config;
 mod conversation;
+mod creations;
 pub mod delegates;
 pub mod dispatch;
 pub mod error;
@@ -29,6 +30,7 @@ pub mod metrics;
 pub mod output;
 pub mod parted;
 pub mod receipts;
+mod recording;
 pub mod reports;
 pub mod revoke;
 pub mod seal;
@@ -95,8 +97,9 @@ pub struct Manager {
     pub(crate) connections: TaskTracker,
     pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) joins: Shared<joins::Join, joins::Joined>,
+    pub(crate) creations: Shared<creations::Creation, creations::Created>,
     pub(crate) submissions: Shared<tasks::Submission, tasks::Submitted>,
-    pub(crate) reports: Shared<reports::Reported, reports::Recorded>,
+    pub(crate) reports: Shared<recording::Reported, recording::Recorded>,
     pub(crate) parted: parted::PartedLinks,
     pub(crate) seen: Seen,
     /// Delegates whose keys were quarantined in this process's life; nothing undoes that.

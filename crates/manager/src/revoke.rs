@@ -17,7 +17,7 @@ use legation_model::{
     task::Task,
     token::TokenStatus,
 };
-use legation_store::{StoreError, delegates, job, receipts, tasks, tokens};
+use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, tokens};
 use legation_wire::{close::GoodbyeReason, message::ToDelegate};
 
 use crate::{
@@ -152,7 +152,7 @@ impl Manager {
                     return Ok(Ok((receipt, Vec::new())));
                 }
                 let open = tasks::open_of_token(tx, id).await?;
-                let lost = tasks::lose_of_token(tx, id, cause_word(cause), now).await?;
+                let lost = attempts::lose_of_token(tx, id, cause_word(cause), now).await?;
                 let receipt = Receipt {
                     id: receipt_id,
                     token: id,

@@ -79,6 +79,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entro
         tasks.spawn(serve::accept(Arc::clone(&manager), link, router));
     }
     tasks.spawn(Arc::clone(&manager).join_loop());
+    tasks.spawn(Arc::clone(&manager).creation_loop());
     tasks.spawn(Arc::clone(&manager).submission_loop());
     tasks.spawn(Arc::clone(&manager).report_loop());
     tasks.spawn(Arc::clone(&manager).dispatch_loop());
@@ -114,6 +115,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         connections: TaskTracker::new(),
         handshakes: Arc::default(),
         joins: Shared::default(),
+        creations: Shared::default(),
         submissions: Shared::default(),
         reports: Shared::default(),
         parted: PartedLinks::default(),

@@ -1,6 +1,6 @@
 //! Tasks: submit, cancel, and what delegates report of their attempts.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use legation_api::{Code, Problem};
 use legation_model::{
@@ -10,7 +10,7 @@ use legation_model::{
     task::{Task, TaskState},
 };
 use legation_store::{
-    Page, Paged, StoreError, Tx, accounts, job,
+    Page, Paged, StoreError, Tx, attempts, job,
     tasks::{self, New, TaskFilter},
 };
 use legation_wire::message::{Assignment, SecretVar, ToDelegate, Work};
@@ -18,6 +18,7 @@ use legation_wire::message::{Assignment, SecretVar, ToDelegate, Work};
 use crate::{
     Manager,
     access::Caller,
+    accounts::KnownAccounts,
     audit::{self, Actor, Change},
     dispatch::QUEUED_MAX,
     error::Refusal,
@@ -65,19 +66,13 @@ pub(crate) struct Submission {
 pub(crate) type Submitted = Result<idempotency::Made<()>, Refusal>;
 
 async fn submit_all(tx: &mut Tx, submissions: Vec<Submission>) -> Result<Vec<Submitted>, StoreError> {
-    let (mut fresh, mut submitted, mut accounts) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let (mut fresh, mut submitted, mut accounts) = (Vec::new(), Vec::new(), KnownAccounts::default());
     for Submission { new, actor, once } in submissions {
         if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
             submitted.push(before.map(idempotency::Made::Replayed));
             continue;
         }
-        let account = new.task.scope.top();
-        let exists = match accounts.get(&account) {
-            Some(exists) => *exists,
-            None => accounts::get(tx, &account).await?.is_some(),
-        };
-        accounts.insert(account, exists);
-        if !exists {
+        if accounts.get(tx, &new.task.scope).await?.is_none() {
             submitted.push(Err(Refusal::not_found("account")));
             continue;
         }
@@ -278,7 +273,7 @@ impl Manager {
     async fn stored_assignment(&self, task: &Task) -> anyhow::Result<Assignment> {
         let id = task.id;
         let attempt = task.attempt.as_ref().map(|attempt| attempt.id).ok_or(StoreError::NotFound)?;
-        let work = self.store.read(move |conn| Box::pin(tasks::work(conn, id))).await?;
+        let work = self.store.read(move |conn| Box::pin(attempts::work(conn, id))).await?;
         self.assignment(task, attempt, &work)
     }
 
@@ -287,7 +282,7 @@ impl Manager {
         &self,
         task: &Task,
         attempt: AttemptId,
-        (work, sealed): &tasks::Work,
+        (work, sealed): &attempts::Work,
     ) -> anyhow::Result<Assignment> {
         let secrets = match sealed {
             Some(sealed) => SecretVar::decode_all(&self.keys.sealer.open(&secrets_place(task.id), sealed)?)?,

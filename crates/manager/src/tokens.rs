@@ -2,7 +2,7 @@
 
 use legation_api::{Code, Problem};
 use legation_model::{
-    Millis, Name, Scope, Secret, Text,
+    Name, Scope, Secret, Text,
     ids::TokenId,
     secret::SecretText,
     token::{DelegateToken, Token, TokenLimits, TokenStatus},
@@ -16,9 +16,10 @@ use legation_wire::{close::GoodbyeReason, psk};
 use crate::{
     Manager,
     access::Caller,
-    audit::{self, Actor, Change},
+    audit::{self, Change},
+    creations::Creation,
     error::Refusal,
-    idempotency::{self, Idempotency, Made},
+    idempotency::{Idempotency, Made},
 };
 
 /// What a new token is to be.
@@ -69,8 +70,8 @@ impl Manager {
         let draft = new.issue.then(|| self.draft(id, 1));
         let unissued = DelegateToken::unissued(id, new.scope, new.name, now, caller.actor().name);
         let token = DelegateToken { description: new.description, limits: new.limits, ..unissued };
-        let made = self.store_new(caller.actor(), token, draft.as_ref(), once, now).await??;
-        let (token, lease) = match made {
+        let sealed = draft.as_ref().map(|draft| draft.sealed.clone());
+        let (token, lease) = match self.creations.ask(Creation { actor: caller.actor(), token, sealed, once }).await?? {
             Made::Fresh(made) => made,
             Made::Replayed(id) => return self.shown_before(id).await,
         };
@@ -86,37 +87,6 @@ impl Manager {
         let key = psk::derive(&secret, id, generation);
         let sealed = self.keys.sealer.seal(&secret_place(id, generation), key.expose(), &*self.entropy);
         Draft { value: Token { id, generation, secret, manager_key: self.keys.pinned() }, key, sealed }
-    }
-
-    async fn store_new(
-        &self,
-        actor: Actor,
-        mut token: DelegateToken,
-        draft: Option<&Draft>,
-        once: Option<Idempotency>,
-        now: Millis,
-    ) -> Result<Result<Made<(DelegateToken, Option<Millis>)>, Refusal>, StoreError> {
-        let sealed = draft.map(|draft| draft.sealed.clone());
-        let manager_key = self.keys.manager_id;
-        let work = job(move |tx| {
-            Box::pin(async move {
-                if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
-                    return Ok(before.map(Made::Replayed));
-                }
-                let Some(account) = accounts::get(tx, &token.scope.top()).await? else {
-                    return Ok(Err(Refusal::not_found("account")));
-                };
-                tokens::insert(tx, &token).await?;
-                if let Some(sealed) = sealed {
-                    tokens::issue(tx, token.id, 1, &sealed, manager_key, now).await?;
-                    (token.status, token.generation, token.issued_at) = (TokenStatus::Active, 1, Some(now));
-                }
-                audit::append(tx, &actor, now, change("token.create", &token, token.name.to_string())).await?;
-                idempotency::keep(tx, &actor, once.as_ref(), &token.id.to_string(), now).await?;
-                Ok(Ok(Made::Fresh((token, account.lease))))
-            })
-        });
-        self.store.write(work).await
     }
 
     /// The answer to a repeated create: the same token, without the value that was shown once.

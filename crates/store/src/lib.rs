@@ -17,6 +17,7 @@ mod writer;
 
 pub mod accounts;
 pub mod api_keys;
+pub mod attempts;
 pub mod audit;
 pub mod delegates;
 pub mod idempotency;

@@ -10,7 +10,9 @@ use legation_model::{
 use sqlx::any::AnyRow;
 
 use crate::{
-    Conn, Page, Paged, StoreError, many, page,
+    Conn, Page, Paged, StoreError,
+    conn::Statement,
+    many, page,
     row::{Columns, join},
 };
 
@@ -36,10 +38,15 @@ pub struct TokenSecret {
     pub sealed_psk: Vec<u8>,
 }
 
-const INSERT: &str = "INSERT INTO tokens (id, scope, name, description, status, generation, expires_at, \
-     max_delegates, allowed_cidrs, allowed_names, pinned_tags, created_at, created_by, issued_at, revoked_at, \
-     revoked_reason, receipt, last_used_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+const NEW: many::Into = many::Into {
+    table: "tokens",
+    columns: "id, scope, name, description, status, generation, expires_at, max_delegates, allowed_cidrs, \
+              allowed_names, pinned_tags, created_at, created_by, issued_at, revoked_at, revoked_reason, receipt, \
+              last_used_at",
+    conflict: "",
+};
+const NEW_SECRETS: many::Into =
+    many::Into { table: "token_secrets", columns: "token, generation, sealed_psk, manager_key", conflict: "" };
 const GET: &str = "SELECT * FROM tokens WHERE id = $1";
 const LIST: &str = concat!(
     "SELECT * FROM tokens WHERE (created_at, id) > ($1, $2) AND ",
@@ -51,8 +58,6 @@ const STATUS: &str = "SELECT status FROM tokens WHERE id = $1";
 const STATUSES: &str = "SELECT id, status FROM tokens";
 const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issued_at = $3 \
      WHERE id = $1 AND status = 'unissued'";
-const ADD_SECRET: &str =
-    "INSERT INTO token_secrets (token, generation, sealed_psk, manager_key) VALUES ($1, $2, $3, $4)";
 const FORGET_SECRETS: &str = "DELETE FROM token_secrets WHERE token IN (SELECT id FROM tokens WHERE revoked_at < $1)";
 const SECRETS: &str = "SELECT token, generation, sealed_psk FROM token_secrets ORDER BY token, generation";
 const REVOKE: &str = "UPDATE tokens SET status = $2, revoked_at = $3, revoked_reason = $4, receipt = $5 WHERE id = $1";
@@ -61,10 +66,22 @@ const DELETE: &str = "UPDATE tokens SET status = 'deleted', deleted_at = $2 WHER
 /// Adds one.
 ///
 /// # Errors
-/// [`StoreError::Taken`] when a token of the scope that is not deleted has the name, or when the id was ever used.
+/// As [`insert_all`].
 pub async fn insert(conn: &mut Conn, token: &DelegateToken) -> Result<(), StoreError> {
+    insert_all(conn, std::slice::from_ref(token)).await
+}
+
+/// Adds tokens, without the secrets of those that have one.
+///
+/// # Errors
+/// [`StoreError::Taken`] when a token of its scope that is not deleted has the name of one, or when an id was ever used.
+pub async fn insert_all(conn: &mut Conn, new: &[DelegateToken]) -> Result<(), StoreError> {
+    many::insert(conn, NEW, new, bind).await
+}
+
+fn bind(query: Statement<'static>, token: &DelegateToken) -> Result<Statement<'static>, StoreError> {
     let limits = &token.limits;
-    let query = sqlx::query(INSERT)
+    let query = query
         .bind(token.id.to_string())
         .bind(token.scope.to_string())
         .bind(token.name.to_string())
@@ -83,7 +100,19 @@ pub async fn insert(conn: &mut Conn, token: &DelegateToken) -> Result<(), StoreE
         .bind(token.revoked_reason.clone())
         .bind(token.receipt.map(|id| id.to_string()))
         .bind(token.last_used_at);
-    conn.run_one(query).await
+    Ok(query)
+}
+
+/// Adds sealed keys, derived for use with one of the Manager's own.
+///
+/// # Errors
+/// [`StoreError::Taken`] when a generation has one, [`StoreError::NotFound`] without its token.
+pub async fn add_secrets(conn: &mut Conn, new: &[TokenSecret], manager_key: ManagerKeyId) -> Result<(), StoreError> {
+    let bind = |query: Statement<'static>, secret: &TokenSecret| {
+        let query = query.bind(secret.token.to_string()).bind(i64::from(secret.generation));
+        Ok(query.bind(secret.sealed_psk.clone()).bind(manager_key.to_string()))
+    };
+    many::insert(conn, NEW_SECRETS, new, bind).await
 }
 
 /// The one with this id, deleted or not.
@@ -128,8 +157,8 @@ pub async fn issue(
         let status = lock_shared(conn, id).await?.ok_or(StoreError::NotFound)?;
         return Err(StoreError::refused(format!("the token is {status}: only an unissued one can be issued")));
     }
-    let query = sqlx::query(ADD_SECRET).bind(id.to_string()).bind(i64::from(generation)).bind(sealed_psk.to_vec());
-    conn.run_one(query.bind(manager_key.to_string())).await
+    let secret = TokenSecret { token: id, generation, sealed_psk: sealed_psk.to_vec() };
+    add_secrets(conn, &[secret], manager_key).await
 }
 
 /// Every sealed key, also of revoked and deleted tokens, whose users must be told the truth.

@@ -6,9 +6,11 @@ use legation_model::{
     task::{Attempt, TaskState},
 };
 use legation_store::{
-    Page, Store, StoreError, Tx, delegates,
+    Page, Store, StoreError, Tx,
+    attempts::{self, Assign, End, Finish},
+    delegates,
     output::{self, Appended},
-    tasks::{self, Assign, End, Finish, TaskFilter},
+    tasks::{self, TaskFilter},
 };
 
 use crate::{
@@ -33,7 +35,7 @@ async fn with_delegates(place: &Place) -> (Store, TokenId) {
 /// Assigns task `number` through the first connection; refused when the store leaves it out.
 async fn assign(tx: &mut Tx, number: u64, attempt: &Attempt) -> Result<(), StoreError> {
     let wanted = [Assign { task: id(number), attempt, counter: 1 }];
-    match tasks::assign(tx, &wanted, NOW).await?.as_slice() {
+    match attempts::assign(tx, &wanted, NOW).await?.as_slice() {
         [assigned] if assigned.task == id(number) => Ok(()),
         others => Err(StoreError::Refused(format!("{others:?}"))),
     }
@@ -51,7 +53,7 @@ async fn assigned(store: &Store, number: u64) {
 async fn finish(store: &Store, attempt: AttemptId, state: TaskState) -> Result<Finish, StoreError> {
     {
         let end = End { state, exit_code: Some(0), reason: "why", started: false };
-        write!(store, |tx| tasks::finish(tx, attempt, end, NOW + 9).await)
+        write!(store, |tx| attempts::finish(tx, attempt, end, NOW + 9).await)
     }
 }
 
@@ -66,7 +68,7 @@ pub(crate) async fn tasks(place: &Place) {
     write!(store, |tx| tasks::insert(tx, &[make::new(inserted, b"work", Some(b"sealed"))]).await).unwrap();
     assert_eq!(get(&store, id(1)).await, task);
     assert_eq!(read!(store, |conn| tasks::queued(conn).await), Ok(vec![task]));
-    let work = async || read!(store, |conn| tasks::work(conn, id(1)).await);
+    let work = async || read!(store, |conn| attempts::work(conn, id(1)).await);
     assert_eq!(work().await, Ok((b"work".to_vec(), Some(b"sealed".to_vec()))));
 
     let assign = async || write!(store, |tx| assign(tx, 1, &make::attempt(1, id(1))).await);
@@ -79,8 +81,8 @@ pub(crate) async fn tasks(place: &Place) {
     connect(1).await;
     assign().await.unwrap();
     assert!(matches!(assign().await, Err(StoreError::Refused(_))), "assigned twice");
-    let start = async || write!(store, |tx| tasks::started(tx, id(1), NOW + 1).await);
-    assert_eq!((start().await, start().await), (Ok(true), Ok(false)));
+    let start = async || write!(store, |tx| attempts::started(tx, &[id(1)], NOW + 1).await);
+    assert_eq!((start().await, start().await), (Ok(1), Ok(0)));
     let cancel = async || write!(store, |tx| tasks::request_cancel(tx, id(1)).await);
     assert_eq!(cancel().await, Ok(true));
     assert!(get(&store, id(1)).await.cancel_requested);
@@ -113,7 +115,7 @@ pub(crate) async fn tasks(place: &Place) {
 pub(crate) async fn late_results_change_nothing(place: &Place) {
     let (store, _) = with_delegates(place).await;
     assigned(&store, 1).await;
-    let lose = async || write!(store, |tx| tasks::lose(tx, &[id(1), id(404)], "gone", NOW).await);
+    let lose = async || write!(store, |tx| attempts::lose(tx, &[id(1), id(404)], "gone", NOW).await);
     assert_eq!((lose().await, lose().await), (Ok(1), Ok(0)));
     let before = get(&store, id(1)).await;
     assert_eq!(before.state, TaskState::Lost);
@@ -137,8 +139,9 @@ pub(crate) async fn requeued_tasks(place: &Place) {
     assigned(&store, 1).await;
     let first = get(&store, id(1)).await;
     let later = first.queue_deadline + 5;
-    let requeue =
-        async |attempt: AttemptId, retry| write!(store, |tx| tasks::requeue(tx, attempt, retry, later).await).unwrap();
+    let requeue = async |attempt: AttemptId, retry| {
+        write!(store, |tx| attempts::requeue(tx, attempt, retry, later).await).unwrap()
+    };
     assert!(requeue(id(1), true).await);
     assert!(!requeue(id(1), true).await, "put back twice");
     let task = get(&store, id(1)).await;
@@ -150,7 +153,7 @@ pub(crate) async fn requeued_tasks(place: &Place) {
     assert_eq!(finish(&store, id(1), TaskState::Succeeded).await, Ok(Finish::Late(id(1))), "of the former attempt");
     let task = get(&store, id(1)).await;
     assert_eq!((task.state, task.attempt.clone()), (TaskState::Assigned, Some(make::attempt(2, id(1)))));
-    assert_eq!(read!(store, |conn| tasks::by_attempt(conn, id(1)).await), Ok(Some(task)));
+    assert_eq!(read!(store, |conn| attempts::by_attempt(conn, id(1)).await), Ok(Some(task)));
     assert!(!requeue(id(2), true).await, "no retry was left");
     assert!(requeue(id(2), false).await, "one that did not start costs none");
 }
@@ -166,9 +169,9 @@ pub(crate) async fn open_attempts_are_lost_by_token(place: &Place) {
     })
     .unwrap();
     finish(&store, id(3), TaskState::Succeeded).await.unwrap();
-    write!(store, |tx| tasks::started(tx, id(2), NOW).await).unwrap();
+    write!(store, |tx| attempts::started(tx, &[id(2)], NOW).await).unwrap();
     assert_eq!(read!(store, |conn| tasks::open_of_token(conn, token).await).unwrap().len(), 2);
-    let lost = write!(store, |tx| tasks::lose_of_token(tx, token, "token_revoked", NOW).await);
+    let lost = write!(store, |tx| attempts::lose_of_token(tx, token, "token_revoked", NOW).await);
     let mut lost = lost.unwrap();
     lost.sort();
     assert_eq!(lost, [id(1), id(2)]);

@@ -1,0 +1,83 @@
+//! The transaction of new tokens, which they share: whoever provisions a site creates hundreds at once.
+
+use std::sync::Arc;
+
+use legation_model::{
+    Millis,
+    ids::ManagerKeyId,
+    token::{DelegateToken, TokenStatus},
+};
+use legation_store::{
+    StoreError, Tx, job,
+    tokens::{self, TokenSecret},
+};
+
+use crate::{
+    Manager,
+    accounts::KnownAccounts,
+    audit::{self, Actor},
+    error::Refusal,
+    idempotency::{self, Idempotency, Made},
+    tokens::change,
+};
+
+/// Creations in one transaction. Each has a call that waits for it, which bounds them.
+const CREATIONS_MAX: usize = 128;
+
+/// A token on its way into the store.
+#[derive(Clone)]
+pub(crate) struct Creation {
+    pub(crate) actor: Actor,
+    pub(crate) token: DelegateToken,
+    /// The sealed key of its first generation, where it has one at once.
+    pub(crate) sealed: Option<Vec<u8>>,
+    pub(crate) once: Option<Idempotency>,
+}
+
+/// What became of it: it is there, with the lease of its account, or was created before under the same key.
+pub(crate) type Created = Result<Made<(DelegateToken, Option<Millis>)>, Refusal>;
+
+impl Manager {
+    /// Writes creations until the Manager stops.
+    pub(crate) async fn creation_loop(self: Arc<Self>) {
+        let write = |creations: Vec<Creation>| {
+            let (store, manager_key) = (self.store.clone(), self.keys.manager_id);
+            let work = job(move |tx| Box::pin(async move { create_all(tx, creations, manager_key).await }));
+            async move { store.write(work).await }
+        };
+        self.creations.serve(&self.stopping, CREATIONS_MAX, |_| 1, write).await;
+    }
+}
+
+async fn create_all(
+    tx: &mut Tx,
+    creations: Vec<Creation>,
+    manager_key: ManagerKeyId,
+) -> Result<Vec<Created>, StoreError> {
+    let mut known = KnownAccounts::default();
+    let (mut tokens, mut secrets, mut changes, mut created) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for Creation { actor, mut token, sealed, once } in creations {
+        if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
+            created.push(before.map(Made::Replayed));
+            continue;
+        }
+        let Some(account) = known.get(tx, &token.scope).await? else {
+            created.push(Err(Refusal::not_found("account")));
+            continue;
+        };
+        if let Some(sealed_psk) = sealed {
+            (token.status, token.generation, token.issued_at) = (TokenStatus::Active, 1, Some(token.created_at));
+            secrets.push(TokenSecret { token: token.id, generation: 1, sealed_psk });
+        }
+        idempotency::keep(tx, &actor, once.as_ref(), &token.id.to_string(), token.created_at).await?;
+        changes.push((actor, change("token.create", &token, token.name.to_string())));
+        created.push(Ok(Made::Fresh((token.clone(), account.lease))));
+        tokens.push(token);
+    }
+    tokens::insert_all(tx, &tokens).await?;
+    tokens::add_secrets(tx, &secrets, manager_key).await?;
+    if let Some(last) = tokens.last() {
+        audit::append_all(tx, last.created_at, changes).await?;
+    }
+    Ok(created)
+}
