@@ -26,6 +26,7 @@ use crate::{
     backlog::Backlog,
     gate::Entered,
     live::retry,
+    recording::attempt_of,
     session::{Link, Session},
 };
 
@@ -140,6 +141,9 @@ impl Conversation {
                 Ok(())
             }
             ManagerEvent::Message(report) => {
+                if let Some(took) = self.session.answered(attempt_of(&report)) {
+                    self.manager.metrics.dispatch(took);
+                }
                 self.backlog.push(report);
                 Ok(())
             }

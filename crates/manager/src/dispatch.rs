@@ -198,7 +198,7 @@ impl Manager {
                 boot: session.boot,
                 token: session.token.id,
             };
-            lock(&session.attempts).insert(attempt.id);
+            lock(&session.attempts).insert(attempt.id, None);
             matches.push(Match { task: Arc::clone(task), session, attempt });
             if matches.len() == BATCH_MAX {
                 break;
@@ -250,7 +250,7 @@ impl Manager {
             };
             self.queue.remove(&matched.task);
             match self.assignment(&matched.task, matched.attempt.id, &work) {
-                Ok(assignment) => matched.session.send(ToDelegate::Assign(Box::new(assignment))),
+                Ok(assignment) => matched.session.assign(assignment),
                 Err(error) => self.cannot_send(&matched.session, matched.task.id, &error),
             }
             self.announce(matched.task.id);

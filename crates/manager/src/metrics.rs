@@ -1,14 +1,23 @@
 //! Counters and gauges, in a registry that belongs to one Manager.
 
+use std::time::Duration;
+
 use legation_model::Millis;
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    metrics::{
+        counter::Counter,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::Registry,
 };
 
 /// Buckets of the time from a revoke to the last cut, in seconds.
 const CUT_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+/// Buckets of the time from an assignment's commit to the delegate's first answer: from 20 µs in steps of a quarter to
+/// two minutes, so that a quantile between two of them is off by a tenth at most.
+const DISPATCH_BUCKETS: (f64, f64, u16) = (20e-6, 1.25, 71);
 
 /// Everything that is counted.
 pub struct Metrics {
@@ -32,6 +41,7 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Waiting tasks.
     pub queued: Gauge,
+    dispatch: Histogram,
     revoke_to_cut: Histogram,
     registry: Registry,
 }
@@ -56,6 +66,10 @@ impl Default for Metrics {
         let (sessions, queued) = (Gauge::default(), Gauge::default());
         registry.register("sessions", "Live sessions", sessions.clone());
         registry.register("tasks_queued", "Tasks waiting for a delegate", queued.clone());
+        let (first, step, count) = DISPATCH_BUCKETS;
+        let dispatch = Histogram::new(exponential_buckets(first, step, count));
+        let help = "From the commit of an assignment to the first answer of its delegate";
+        registry.register("dispatch_seconds", help, dispatch.clone());
         let revoke_to_cut = Histogram::new(CUT_BUCKETS);
         registry.register(
             "revoke_to_cut_seconds",
@@ -73,6 +87,7 @@ impl Default for Metrics {
             revocations,
             sessions,
             queued,
+            dispatch,
             revoke_to_cut,
             registry,
         }
@@ -80,6 +95,11 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Records how long a delegate took to answer an assignment.
+    pub fn dispatch(&self, took: Duration) {
+        self.dispatch.observe(took.as_secs_f64());
+    }
+
     /// Records how long a revoke took until its last session was closed.
     pub fn revoke_to_cut(&self, took: Millis) {
         self.revocations.inc();

@@ -223,7 +223,8 @@ fn ended(finished: &Finished, started: bool) -> Ended {
     Ended { state: finished.state, exit_code: finished.exit_code, reason: bounded(&finished.reason), started }
 }
 
-fn attempt_of(report: &FromDelegate) -> AttemptId {
+/// Which attempt a report is about.
+pub(crate) fn attempt_of(report: &FromDelegate) -> AttemptId {
     match report {
         FromDelegate::Started { attempt }
         | FromDelegate::Output { attempt, .. }

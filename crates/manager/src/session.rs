@@ -4,12 +4,13 @@
 //! stop overtakes that queue, and whoever revokes takes the connection out of it and says the last word by himself.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     task::Waker,
+    time::{Duration, Instant},
 };
 
 use futures_util::task::AtomicWaker;
@@ -20,7 +21,7 @@ use legation_model::{
 };
 use legation_wire::{
     ManagerEnd,
-    message::{CAPACITY_MAX, Goodbye, ToDelegate},
+    message::{Assignment, CAPACITY_MAX, Goodbye, ToDelegate},
 };
 use tokio::sync::Notify;
 
@@ -65,8 +66,8 @@ pub struct Session {
     pub draining: AtomicBool,
     /// Boot-clock time until which it is assigned nothing, because it could not start what it was assigned.
     pub resting_until: AtomicI64,
-    /// Attempts it holds, as far as the Manager knows.
-    pub attempts: Mutex<BTreeSet<AttemptId>>,
+    /// Attempts it holds, as far as the Manager knows, and since when the delegate owes the first answer to each.
+    pub attempts: Mutex<BTreeMap<AttemptId, Option<Instant>>>,
     outbox: Mutex<VecDeque<ToDelegate>>,
     /// Its connection; whoever takes it out closes it.
     link: Mutex<Option<Link>>,
@@ -113,7 +114,7 @@ impl Session {
             last_answered: AtomicI64::new(new.now),
             draining: AtomicBool::new(false),
             resting_until: AtomicI64::new(Millis::MIN),
-            attempts: Mutex::new(hello.attempts.iter().map(|held| held.attempt).collect()),
+            attempts: Mutex::new(hello.attempts.iter().map(|held| (held.attempt, None)).collect()),
             outbox: Mutex::default(),
             link: Mutex::default(),
             stop: OnceLock::new(),
@@ -133,6 +134,17 @@ impl Session {
         outbox.push_back(message);
         drop(outbox);
         self.waker.wake();
+    }
+
+    /// Queues an assignment, and notes that its answer is owed from now on.
+    pub(crate) fn assign(&self, assignment: Assignment) {
+        lock(&self.attempts).insert(assignment.attempt, Some(Instant::now()));
+        self.send(ToDelegate::Assign(Box::new(assignment)));
+    }
+
+    /// How long the first answer to an assignment took; nothing for any later one.
+    pub(crate) fn answered(&self, attempt: AttemptId) -> Option<Duration> {
+        lock(&self.attempts).get_mut(&attempt)?.take().map(|since| since.elapsed())
     }
 
     /// Whether nothing is queued.

@@ -23,7 +23,6 @@ use crate::{
     dispatch::QUEUED_MAX,
     error::Refusal,
     idempotency::{self, Idempotency},
-    live::lock,
     session::Session,
 };
 
@@ -253,8 +252,7 @@ impl Manager {
         match self.stored_assignment(task).await {
             Ok(assignment) => {
                 let attempt = assignment.attempt;
-                lock(&session.attempts).insert(attempt);
-                session.send(ToDelegate::Assign(Box::new(assignment)));
+                session.assign(assignment);
                 // A cancel that came between the assignment's transaction and here found no attempt to end.
                 if self.stored_task(task.id).await.is_ok_and(|task| task.cancel_requested) {
                     session.send(ToDelegate::Cancel { attempt, grace: CANCEL_GRACE });

@@ -4,9 +4,10 @@ use legation_model::{
     Scope,
     ids::{DelegateId, ReceiptId, TaskId, TokenId},
 };
+use reqwest::Method;
 use serde::Serialize;
 
-use super::{Client, ClientError, OutputStream};
+use super::{CALL_TIMEOUT, Client, ClientError, OutputStream};
 use crate::{
     List,
     accounts::{Account, AccountsQuery, CreateAccount},
@@ -33,6 +34,13 @@ impl Client {
     /// Whether the Manager serves.
     pub async fn ready(&self) -> Result<Health, ClientError> {
         self.get(routes::READYZ, &Nothing {}).await
+    }
+
+    /// Counters, gauges and histograms in Prometheus' text format.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let response = self.send(self.request(Method::GET, routes::METRICS).timeout(CALL_TIMEOUT)).await?;
+        String::from_utf8(self.body(response).await?)
+            .map_err(|_| ClientError::unexpected(format!("{} sent no text", self.url())))
     }
 
     /// Who this client is to the Manager.

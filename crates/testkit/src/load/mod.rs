@@ -10,6 +10,7 @@ mod fleet;
 mod meter;
 mod phases;
 mod report;
+mod scrape;
 mod work;
 
 use std::path::PathBuf;

@@ -17,6 +17,7 @@ use super::{
     manager,
     meter::{Meter, histogram},
     report::{Figures, round},
+    scrape::Scraped,
 };
 use crate::{World, procfs, world::Issued, world::scope};
 
@@ -28,6 +29,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 const CHURN_ROUNDS: usize = 5;
 /// Callers at once where there are many.
 const CALLERS: usize = 64;
+/// The Manager's own measure of the time from an assignment's commit to its delegate's answer.
+const DISPATCH_SECONDS: &str = "legation_dispatch_seconds";
 /// Tokens among which the last phase looks one up.
 const TOKENS: usize = 10_000;
 /// Delegates that connect to find out what a look-up costs.
@@ -129,6 +132,7 @@ async fn churn(site: &mut Site, options: &Options) -> anyhow::Result<()> {
 
 async fn dispatch(site: &mut Site, options: &Options, window: usize) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(options.seconds);
+    let before = Scraped::read(&site.world.client, DISPATCH_SECONDS).await?;
     let meter = Meter::start(site.pid()?);
     let callers = (0..window).map(|_| site.fleet.shared().work.submit_until(&site.world.client, deadline));
     let each = try_join_all(callers).await?;
@@ -136,7 +140,11 @@ async fn dispatch(site: &mut Site, options: &Options, window: usize) -> anyhow::
     let mut took = histogram();
     each.into_iter().for_each(|one| took += one);
     let line = Figures::new("dispatch", options.delegates).with("window", window).spent(took.len(), spent);
-    line.latencies("end_to_end", &took).with("errors", site.errors()).print();
+    let answers = Scraped::read(&site.world.client, DISPATCH_SECONDS).await?;
+    let answer = |quantile| round(answers.quantile_since(&before, quantile).as_secs_f64() * 1e6);
+    let line =
+        line.latencies("end_to_end", &took).with("answer_p50_us", answer(0.5)).with("answer_p99_us", answer(0.99));
+    line.with("errors", site.errors()).print();
     Ok(())
 }
 
