@@ -9,7 +9,12 @@ use legation_manager::{
     logging, start,
     system::{self, SystemClock, SystemEntropy},
 };
+use tikv_jemallocator::Jemalloc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How it is set up is in `.cargo/config.toml`, because it is compiled in.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
