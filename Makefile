@@ -3,10 +3,11 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test release-check bench bench-full fmt ci
+.PHONY: help run test release-check bench bench-full bench-micro bench-instructions \
+	bench-instructions-record fmt ci
 
 help: ## lists what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-26s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## builds Legation and starts a Manager, one Delegate and a first task on this machine
 	@scripts/need.sh cc:build-essential
@@ -24,6 +25,16 @@ bench: ## measures a Manager with 2,000 delegates, about two minutes after the b
 
 bench-full: ## the same with 10,000 delegates
 	@scripts/bench.sh --delegates 10000
+
+bench-micro: ## times single operations; FILTER=name picks some
+	@scripts/need.sh cc:build-essential
+	cargo bench --locked -p legation-testkit --bench micro -- $(FILTER)
+
+bench-instructions: ## counts their instructions and fails where one takes 5 % more than its baseline
+	@scripts/bench-instructions.sh
+
+bench-instructions-record: ## counts them and makes that the baseline
+	@scripts/bench-instructions.sh --record
 
 fmt: ## formats the code
 	cargo fmt --all

@@ -13,7 +13,7 @@ use std::{
 };
 
 use legation_model::{
-    Millis,
+    Entropy, Millis,
     ids::{AttemptId, TaskId, TokenId},
     task::{Attempt, Task, TaskState},
     token::TokenStatus,
@@ -26,7 +26,9 @@ use legation_store::{
 use legation_wire::message::ToDelegate;
 use tokio::sync::Notify;
 
-use crate::{Manager, admission::serves, live::lock, session::Session, tasks::CANCEL_GRACE};
+use crate::{
+    Manager, admission::serves, clock::JumpGuard, live::lock, session::Session, sessions::Sessions, tasks::CANCEL_GRACE,
+};
 
 /// How often the dispatcher looks even if nobody nudged it.
 const EVERY: Duration = Duration::from_millis(500);
@@ -34,10 +36,10 @@ const EVERY: Duration = Duration::from_millis(500);
 /// milliseconds: what hinders it may last, and the same task would come back to it at once.
 pub(crate) const REST: Millis = 5_000;
 /// Assignments written at once; more wait for the next pass.
-const BATCH_MAX: usize = 256;
+pub const BATCH_MAX: usize = 256;
 /// Kinds of tasks for which one pass looks in vain through all sessions: with ten thousand of them, tens of
 /// milliseconds.
-const VAIN_MAX: usize = 256;
+pub const VAIN_MAX: usize = 256;
 /// Tasks that may wait: beyond it submissions are refused until some have gone.
 pub const QUEUED_MAX: usize = 100_000;
 
@@ -94,15 +96,18 @@ impl Queue {
 }
 
 /// One task and the session that will run it.
-struct Match {
-    task: Arc<Task>,
-    session: Arc<Session>,
-    attempt: Attempt,
+pub struct Match {
+    /// What is to be done.
+    pub task: Arc<Task>,
+    /// By whom.
+    pub session: Arc<Session>,
+    /// The try that it would be.
+    pub attempt: Attempt,
 }
 
 impl Match {
     /// Gives back the room that it took up.
-    fn release(&self) {
+    pub fn release(&self) {
         lock(&self.session.attempts).remove(&self.attempt.id);
     }
 }
@@ -139,7 +144,7 @@ impl Manager {
             return 0;
         }
         let (mut matches, mut entered) = (Vec::new(), Vec::new());
-        for matched in self.match_tasks() {
+        for matched in self.queue.match_tasks(&self.sessions, &self.clock, &*self.entropy) {
             match matched.session.token.enter(&self.clock) {
                 Ok(inside) => {
                     entered.push(inside);
@@ -168,32 +173,34 @@ impl Manager {
             }
         }
     }
+}
 
+impl Queue {
     /// Pairs waiting tasks, oldest first, with a delegate that matches, and takes up its room.
-    fn match_tasks(&self) -> Vec<Match> {
-        let waiting = lock(&self.queue.waiting);
+    pub fn match_tasks(&self, sessions: &Sessions, clock: &JumpGuard, entropy: &dyn Entropy) -> Vec<Match> {
+        let waiting = lock(&self.waiting);
         let (mut matches, mut in_vain) = (Vec::new(), HashSet::new());
-        let from = lock(&self.queue.resume).take().unwrap_or((Millis::MIN, TaskId([0; 16])));
+        let from = lock(&self.resume).take().unwrap_or((Millis::MIN, TaskId([0; 16])));
         for (key, task) in waiting.range(from..).chain(waiting.range(..from)) {
             // What nobody has room for now, nobody has for another of the same kind.
             let shape = (&task.scope, task.kind, &task.selectors);
             if in_vain.contains(&shape) {
                 continue;
             }
-            let turn = self.queue.turn.fetch_add(1, Ordering::Relaxed);
-            let picked = self.sessions.pick(turn, |session| self.takes_work(session) && fits(session, task));
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let picked = sessions.pick(turn, |session| takes_work(session, clock) && fits(session, task));
             let Some(session) = picked else {
                 in_vain.insert(shape);
                 if in_vain.len() == VAIN_MAX {
                     // The next pass goes on from here, so that those behind have their turn; not at once, or a queue of
                     // tasks that nobody takes would keep a processor busy.
-                    *lock(&self.queue.resume) = Some(*key);
+                    *lock(&self.resume) = Some(*key);
                     break;
                 }
                 continue;
             };
             let attempt = Attempt {
-                id: AttemptId::random(&*self.entropy),
+                id: AttemptId::random(entropy),
                 delegate: session.delegate,
                 boot: session.boot,
                 token: session.token.id,
@@ -206,18 +213,9 @@ impl Manager {
         }
         matches
     }
+}
 
-    fn takes_work(&self, session: &Session) -> bool {
-        session.stopped().is_none()
-            && session.token.gate.is_open()
-            && !session.draining.load(Ordering::Relaxed)
-            && !self.rests(session)
-    }
-
-    fn rests(&self, session: &Session) -> bool {
-        self.clock.boot() < session.resting_until.load(Ordering::Relaxed)
-    }
-
+impl Manager {
     async fn store_assignments(&self, matches: &[Match]) -> Result<Vec<Assigned>, StoreError> {
         let now = self.clock.wall();
         let wanted: Vec<(TaskId, Attempt, u64)> =
@@ -303,7 +301,7 @@ impl Manager {
         if full > 0 {
             excluded.push(format!("{full} had no room"));
         }
-        let resting = in_scope.iter().filter(|session| self.rests(session)).count();
+        let resting = in_scope.iter().filter(|session| rests(session, &self.clock)).count();
         if resting > 0 {
             excluded.push(format!("{resting} could not start a task a moment ago"));
         }
@@ -312,6 +310,17 @@ impl Manager {
         }
         excluded.join("; ")
     }
+}
+
+fn takes_work(session: &Session, clock: &JumpGuard) -> bool {
+    session.stopped().is_none()
+        && session.token.gate.is_open()
+        && !session.draining.load(Ordering::Relaxed)
+        && !rests(session, clock)
+}
+
+fn rests(session: &Session, clock: &JumpGuard) -> bool {
+    clock.boot() < session.resting_until.load(Ordering::Relaxed)
 }
 
 fn fits(session: &Session, task: &Task) -> bool {

@@ -12,6 +12,7 @@ pub mod delegate;
 pub mod eventually;
 pub mod inside;
 pub mod load;
+pub mod micro;
 pub mod process;
 pub mod procfs;
 pub mod proxy;

@@ -1,0 +1,158 @@
+//! Instruction counts beside those of a baseline: the same on a busy machine as on a quiet one, and so a gate.
+//!
+//! A baseline names the tools it was counted with. With others the same code has other counts, which says nothing
+//! about the code: then nothing is compared, and the gate is shut until a baseline is recorded with them.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+/// How much more an operation may take than its baseline, in percent.
+pub const TOLERANCE: f64 = 5.0;
+/// What records a baseline.
+pub const RECORD: &str = "make bench-instructions-record";
+
+const HEAD: &str = "# Instructions that callgrind counts for one run of each operation of crates/testkit/benches.";
+
+/// What was counted, and with which tools.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Name and version of each tool.
+    pub tools: BTreeMap<String, String>,
+    /// Operation and its instructions.
+    pub operations: BTreeMap<String, u64>,
+}
+
+/// A line that is neither a comment nor a tool nor an operation.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {0} of the baseline cannot be read: record it anew with `{RECORD}`")]
+pub struct Unreadable(usize);
+
+impl FromStr for Counts {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        let mut counts = Self::default();
+        for (number, line) in (1..).zip(text.lines()) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if let Some((tool, version)) = line.split_once(": ") {
+                counts.tools.insert(tool.to_owned(), version.to_owned());
+            } else if let Some((operation, count)) = line.split_once(' ') {
+                let count = count.trim().parse().map_err(|_| Unreadable(number))?;
+                counts.operations.insert(operation.to_owned(), count);
+            } else {
+                return Err(Unreadable(number));
+            }
+        }
+        Ok(counts)
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{HEAD}\n# Written by `{RECORD}`.\n")?;
+        self.tools.iter().try_for_each(|(tool, version)| writeln!(f, "{tool}: {version}"))?;
+        writeln!(f)?;
+        self.operations.iter().try_for_each(|(operation, count)| writeln!(f, "{operation:<36}{count:>12}"))
+    }
+}
+
+/// What a comparison found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Every operation is within the tolerance, or better.
+    Open {
+        /// Some are better by more than the tolerance, which the baseline should say.
+        better: bool,
+    },
+    /// The gate is shut; why, and what to do.
+    Shut(String),
+}
+
+/// Judges counts by a baseline.
+pub fn judge(baseline: &Counts, now: &Counts) -> Verdict {
+    if baseline.tools != now.tools {
+        return Verdict::Shut(format!(
+            "the baseline was counted with other tools ({}) than there are here ({}), and says nothing about this code: \
+             check out the commit before yours, record a baseline there with `{RECORD}`, and compare with that",
+            tools(baseline),
+            tools(now)
+        ));
+    }
+    if !baseline.operations.keys().eq(now.operations.keys()) {
+        return Verdict::Shut(format!("operations were added or removed: record the baseline anew with `{RECORD}`"));
+    }
+    let changes =
+        now.operations.iter().map(|(operation, count)| (operation, change(baseline.operations[operation], *count)));
+    let (mut worse, mut better) = (Vec::new(), false);
+    for (operation, change) in changes {
+        if change > TOLERANCE {
+            worse.push(operation.as_str());
+        }
+        better |= change < -TOLERANCE;
+    }
+    if worse.is_empty() {
+        return Verdict::Open { better };
+    }
+    Verdict::Shut(format!(
+        "more than {TOLERANCE} % more instructions than the baseline: {}. Find out where they come from; if they are \
+         worth it, record the baseline anew with `{RECORD}` and say why in the commit",
+        worse.join(", ")
+    ))
+}
+
+fn tools(counts: &Counts) -> String {
+    counts.tools.iter().map(|(tool, version)| format!("{tool} {version}")).collect::<Vec<_>>().join(", ")
+}
+
+/// By how many percent a count changed.
+pub fn change(baseline: u64, now: u64) -> f64 {
+    (now as f64 / baseline as f64 - 1.0) * 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(rustc: &str, operations: &[(&str, u64)]) -> Counts {
+        Counts {
+            tools: [("rustc", rustc), ("valgrind", "3")]
+                .map(|(tool, version)| (tool.to_owned(), version.to_owned()))
+                .into(),
+            operations: operations.iter().map(|(operation, count)| ((*operation).to_owned(), *count)).collect(),
+        }
+    }
+
+    fn shut(baseline: &Counts, now: &Counts) -> String {
+        match judge(baseline, now) {
+            Verdict::Shut(why) => why,
+            Verdict::Open { .. } => panic!("open for {now} by {baseline}"),
+        }
+    }
+
+    #[test]
+    fn a_baseline_is_read_as_it_was_written() {
+        let written =
+            counts("1.2.3 (4 5)", &[("gate/enter", 12), ("a-name-that-is-longer-than-its-column-is/64KiB", 7)]);
+        assert_eq!(written.to_string().parse(), Ok(written));
+        assert_eq!("# comment\n\nrustc\n".parse::<Counts>(), Err(Unreadable(3)));
+        assert_eq!("gate/enter many".parse::<Counts>(), Err(Unreadable(1)));
+    }
+
+    #[test]
+    fn the_gate_is_shut_above_the_tolerance_and_open_below_it() {
+        let baseline = counts("1", &[("a", 1_000), ("b", 1_000)]);
+        assert_eq!(judge(&baseline, &counts("1", &[("a", 1_050), ("b", 950)])), Verdict::Open { better: false });
+        assert_eq!(judge(&baseline, &counts("1", &[("a", 1_000), ("b", 949)])), Verdict::Open { better: true });
+        let why = shut(&baseline, &counts("1", &[("a", 1_051), ("b", 1)]));
+        assert!(why.contains("baseline: a. ") && why.contains(RECORD), "{why}");
+    }
+
+    #[test]
+    fn other_tools_and_other_operations_shut_it() {
+        let baseline = counts("1", &[("a", 1_000)]);
+        for now in [counts("2", &[("a", 1_000)]), counts("1", &[]), counts("1", &[("a", 1_000), ("b", 1)])] {
+            assert!(shut(&baseline, &now).contains(RECORD));
+        }
+    }
+}
