@@ -4,6 +4,7 @@
 //! own under callgrind, which counts only within [`counted_run`]; what an operation needs is made outside of it.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -59,14 +60,15 @@ fn compare() -> anyhow::Result<ExitCode> {
     let text = fs::read_to_string(baseline()).with_context(|| format!("no baseline: record one with `{RECORD}`"))?;
     let (baseline, now) = (text.parse::<Counts>()?, count()?);
     say(&table(&baseline, &now));
-    match judge(&baseline, &now) {
-        Verdict::Open { better: false } => Ok(ExitCode::SUCCESS),
+    let (word, code) = match judge(&baseline, &now) {
+        Verdict::Open { better: false } => ("every operation is within its baseline".to_owned(), ExitCode::SUCCESS),
         Verdict::Open { better: true } => {
-            say(&format!("\nSome operations became better: let the baseline say so with `{RECORD}`."));
-            Ok(ExitCode::SUCCESS)
+            (format!("some became better: let the baseline say so with `{RECORD}`"), ExitCode::SUCCESS)
         }
-        Verdict::Shut(why) => bail!(why),
-    }
+        Verdict::Shut(why) => (why, ExitCode::FAILURE),
+    };
+    say(&format!("\n{word}"));
+    Ok(code)
 }
 
 fn baseline() -> PathBuf {
@@ -106,7 +108,7 @@ fn count_one(operation: &Operation) -> anyhow::Result<u64> {
 }
 
 /// On what counts depend beside the code. The C library brings the allocator and the copying of memory.
-fn tools() -> anyhow::Result<std::collections::BTreeMap<String, String>> {
+fn tools() -> anyhow::Result<BTreeMap<String, String>> {
     let rustc = said(Command::new(env::var_os("RUSTC").unwrap_or("rustc".into())).arg("-vV"))?;
     let of_rustc = |key: &str| rustc.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("unknown").to_owned();
     Ok([

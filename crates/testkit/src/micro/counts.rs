@@ -53,7 +53,7 @@ impl fmt::Display for Counts {
         writeln!(f, "{HEAD}\n# Written by `{RECORD}`.\n")?;
         self.tools.iter().try_for_each(|(tool, version)| writeln!(f, "{tool}: {version}"))?;
         writeln!(f)?;
-        self.operations.iter().try_for_each(|(operation, count)| writeln!(f, "{operation:<36}{count:>12}"))
+        self.operations.iter().try_for_each(|(operation, count)| writeln!(f, "{operation:<35} {count:>12}"))
     }
 }
 
@@ -71,43 +71,45 @@ pub enum Verdict {
 
 /// Judges counts by a baseline.
 pub fn judge(baseline: &Counts, now: &Counts) -> Verdict {
-    if baseline.tools != now.tools {
-        return Verdict::Shut(format!(
-            "the baseline was counted with other tools ({}) than there are here ({}), and says nothing about this code: \
-             check out the commit before yours, record a baseline there with `{RECORD}`, and compare with that",
-            tools(baseline),
-            tools(now)
-        ));
+    if let Some(why) = incomparable(baseline, now) {
+        return Verdict::Shut(why);
     }
-    if !baseline.operations.keys().eq(now.operations.keys()) {
-        return Verdict::Shut(format!("operations were added or removed: record the baseline anew with `{RECORD}`"));
-    }
-    let changes =
-        now.operations.iter().map(|(operation, count)| (operation, change(baseline.operations[operation], *count)));
-    let (mut worse, mut better) = (Vec::new(), false);
-    for (operation, change) in changes {
-        if change > TOLERANCE {
-            worse.push(operation.as_str());
-        }
-        better |= change < -TOLERANCE;
-    }
+    let worse = changed(baseline, now, |percent| percent > TOLERANCE);
+    let better = !changed(baseline, now, |percent| percent < -TOLERANCE).is_empty();
     if worse.is_empty() {
         return Verdict::Open { better };
     }
     Verdict::Shut(format!(
-        "more than {TOLERANCE} % more instructions than the baseline: {}. Find out where they come from; if they are \
-         worth it, record the baseline anew with `{RECORD}` and say why in the commit",
+        "more than {TOLERANCE} % above the baseline: {}. Find out where the instructions come from; if they are worth \
+         it, record the baseline anew with `{RECORD}` and say why in the commit",
         worse.join(", ")
     ))
 }
 
-fn tools(counts: &Counts) -> String {
-    counts.tools.iter().map(|(tool, version)| format!("{tool} {version}")).collect::<Vec<_>>().join(", ")
+/// Why there is nothing to compare.
+fn incomparable(baseline: &Counts, now: &Counts) -> Option<String> {
+    let others = now.tools.iter().filter(|(tool, version)| baseline.tools.get(*tool) != Some(version));
+    let others: Vec<String> = others.map(|(tool, version)| format!("{tool} {version}")).collect();
+    if !others.is_empty() {
+        return Some(format!(
+            "the baseline was counted with other tools than {}, and says nothing about code built and counted with \
+             these: record one with `{RECORD}`, on the commit before yours, and compare with that",
+            others.join(", ")
+        ));
+    }
+    let same = baseline.operations.keys().eq(now.operations.keys());
+    (!same).then(|| format!("the baseline has other operations: record it anew with `{RECORD}`"))
+}
+
+/// The operations whose change is of that kind.
+fn changed<'a>(baseline: &Counts, now: &'a Counts, kind: impl Fn(f64) -> bool) -> Vec<&'a str> {
+    let changes = now.operations.iter().map(|(name, count)| (name.as_str(), change(baseline.operations[name], *count)));
+    changes.filter(|(_, percent)| kind(*percent)).map(|(name, _)| name).collect()
 }
 
 /// By how many percent a count changed.
 pub fn change(baseline: u64, now: u64) -> f64 {
-    (now as f64 / baseline as f64 - 1.0) * 100.0
+    (now as f64 - baseline as f64) / baseline as f64 * 100.0
 }
 
 #[cfg(test)]
