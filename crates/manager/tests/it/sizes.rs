@@ -10,19 +10,19 @@ use legation_manager::{Manager, backlog::Backlog, live::LiveToken, sessions::Ses
 use legation_wire::ManagerEnd;
 
 /// The future of a session, from its socket to its last word: what its task holds while it is idle.
-const FUTURE_MAX: usize = 1_152;
+const FUTURE_MAX: usize = 1_280;
 /// The link of one session: socket, end of the protocol, timers.
 const CONNECTION_MAX: usize = 640;
 /// The socket within the link.
-const SOCKET_MAX: usize = 384;
+const SOCKET_MAX: usize = 320;
 /// The end of the protocol within the link.
-const END_MAX: usize = 192;
+const END_MAX: usize = 288;
 /// What others know a session by.
-const SESSION_MAX: usize = 448;
+const SESSION_MAX: usize = 416;
 /// Reports that wait for the store, within the future.
 const BACKLOG_MAX: usize = 40;
 /// One for each token, not for each session; still there may be ten thousand.
-const TOKEN_MAX: usize = 512;
+const TOKEN_MAX: usize = 288;
 
 /// Bytes of the future that a function returns, without calling it.
 fn future_of<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
