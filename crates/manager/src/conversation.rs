@@ -5,7 +5,7 @@
 //! gate for longer than it takes to notice the stop.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future as _,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
@@ -39,7 +39,7 @@ type Recording = JoinHandle<Vec<ToDelegate>>;
 /// Why a session is over.
 pub(crate) enum Leave {
     /// It was told to stop, with this Goodbye if any.
-    Told(Option<Goodbye>),
+    Told(Option<Arc<Goodbye>>),
     /// The link ended.
     Ended(Ended),
     /// Whoever stopped it has closed the link already.
@@ -58,23 +58,25 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    /// Says Welcome and goes on until the session is over.
-    pub(crate) fn open(manager: Arc<Manager>, mut link: Link, admission: Admission) -> impl Future<Output = Leave> {
+    /// Says Welcome; the rest happens when it is polled.
+    pub(crate) fn open(manager: Arc<Manager>, mut link: Link, admission: Admission) -> Self {
         let Admission { session, welcome, entered } = admission;
         let welcomed = link.end_mut().send(&ToDelegate::Welcome(welcome));
         session.attach(link);
         if welcomed.is_err() {
             session.stop(None);
         }
-        let entered = Some(entered);
-        let mut this = Self { manager, session, entered, backlog: Backlog::default(), recording: None };
-        poll_fn(move |cx| this.poll(cx))
+        manager.queue.nudge();
+        Self { manager, session, entered: Some(entered), backlog: Backlog::default(), recording: None }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Leave> {
+    /// Goes on until the session is over.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Leave> {
         self.session.wake_on_signal(cx.waker());
         loop {
             if let Err(leave) = ready!(self.poll_step(cx)) {
+                // Whoever revokes waits for this, and the last word is none of it.
+                self.entered = None;
                 return Poll::Ready(leave);
             }
         }
@@ -168,7 +170,7 @@ impl Conversation {
         }
         if self.backlog.is_empty() {
             let goodbye = retry("the Manager's database was behind; what it missed is repeated");
-            return Poll::Ready(Err(Leave::Told(Some(goodbye))));
+            return Poll::Ready(Err(Leave::Told(Some(Arc::new(goodbye)))));
         }
         let record = Arc::clone(&self.manager).record(Arc::clone(&self.session), self.backlog.take().into());
         self.recording = Some(self.manager.connections.spawn(record));

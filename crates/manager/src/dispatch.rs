@@ -330,7 +330,7 @@ fn fits(session: &Session, task: &Task) -> bool {
 }
 
 fn capable(session: &Session, task: &Task) -> bool {
-    session.capabilities.iter().any(|kind| kind == task.kind.as_str())
+    session.can(task.kind)
 }
 
 fn selects(session: &Session, selector: &legation_model::delegate::Selector) -> bool {

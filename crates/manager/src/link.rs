@@ -1,7 +1,7 @@
 //! One delegate connection: its handshake, its admission, and its last word. What is said between is in
 //! [`crate::conversation`].
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
 use legation_link::{Connection, Ended, Socket};
 use legation_model::Millis;
@@ -37,21 +37,9 @@ impl Manager {
     /// admitted one goes on in a task of its own.
     pub async fn serve_link(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
         if let Some((link, admission)) = Box::pin(self.open_link(socket, peer)).await {
-            let tasks = self.connections.clone();
-            tasks.spawn(self.serve_session(link, admission));
-        }
-    }
-
-    async fn serve_session(self: Arc<Self>, link: Link, admission: Admission) {
-        let session = Arc::clone(&admission.session);
-        let _closing = Closing { manager: Arc::clone(&self), session: Arc::clone(&session) };
-        self.queue.nudge();
-        let leave = Conversation::open(Arc::clone(&self), link, admission).await;
-        if let Leave::Ended(ended) = &leave {
-            tracing::info!(delegate = %session.delegate, %ended, "delegate disconnected");
-        }
-        if let (Some(link), Leave::Told(Some(goodbye))) = (session.detach(), leave) {
-            Box::pin(self.say_goodbye(link, goodbye)).await;
+            let (tasks, session) = (self.connections.clone(), Arc::clone(&admission.session));
+            let closing = Closing { manager: Arc::clone(&self), session };
+            tasks.spawn(serve_session(closing, Conversation::open(self, link, admission)));
         }
     }
 
@@ -75,7 +63,7 @@ impl Manager {
         let mut link = Box::new(Connection::new(socket, end, move || clock.boot()));
         match opening(&mut link, &first, self.clock.boot()).await {
             Ok((proof, _)) if proof.role != Role::Delegate => {
-                self.say_goodbye(link, retry("this Manager does not serve upgraders")).await;
+                self.say_goodbye(link, &retry("this Manager does not serve upgraders")).await;
             }
             Ok((proof, Opening::Hello(hello))) => return self.admit_link(link, &proof, *hello, peer, slot).await,
             Ok((proof, Opening::Stopped(stopped))) => self.serve_stopped(link, &proof, stopped).await,
@@ -105,7 +93,7 @@ impl Manager {
             Err(goodbye) => {
                 self.metrics.refused.inc();
                 tracing::info!(%peer, token = %proof.hint.token, reason = %goodbye.reason, "delegate refused");
-                self.say_goodbye(link, goodbye).await;
+                self.say_goodbye(link, &goodbye).await;
                 return None;
             }
         };
@@ -139,16 +127,30 @@ impl Manager {
             }
             tracing::info!(receipt = %stopped.receipt, tasks = stopped.tasks_killed, "a delegate reported its stop");
         }
-        self.say_goodbye(link, live.refusal()).await;
+        self.say_goodbye(link, &live.refusal()).await;
     }
 
     /// Says the last word and closes: at once over plain TCP, under its deadline over anything else. The session is over
     /// then, also where the connection is kept for a moment so that the word arrives.
-    async fn say_goodbye(&self, link: Link, goodbye: Goodbye) {
+    async fn say_goodbye(&self, link: Link, goodbye: &Goodbye) {
         let (code, reason) = (goodbye.reason.code(), goodbye.reason.as_str());
         match part(link, goodbye) {
             Ok(last) => last.into_iter().for_each(|last| self.parted.keep(last, self.clock.boot())),
             Err(link) => link.close(code, reason, GOODBYE_DEADLINE).await,
+        }
+    }
+}
+
+/// Serves an admitted session until it is over, and says the last word unless that is done.
+#[expect(clippy::manual_async_fn, reason = "an async function would keep its arguments twice")]
+fn serve_session(closing: Closing, mut conversation: Conversation) -> impl Future<Output = ()> {
+    async move {
+        let leave = poll_fn(|cx| conversation.poll(cx)).await;
+        if let Leave::Ended(ended) = &leave {
+            tracing::info!(delegate = %closing.session.delegate, %ended, "delegate disconnected");
+        }
+        if let (Leave::Told(Some(goodbye)), Some(link)) = (leave, closing.session.detach()) {
+            Box::pin(closing.manager.say_goodbye(link, &goodbye)).await;
         }
     }
 }
@@ -181,5 +183,25 @@ async fn opening(link: &mut Link, first: &[u8], now: Millis) -> Result<(Proof, O
             (ManagerEvent::Stopped(stopped), Some(proof)) => return Ok((proof, Opening::Stopped(stopped))),
             _ => return Err(Ended::Protocol(Close::OutOfPlace)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the task of a session holds while it is idle.
+    const TASK_MAX: usize = 192;
+
+    /// Bytes of the future that a function returns, without calling it.
+    fn future_of<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_session_stays_small() {
+        let bytes = future_of(serve_session);
+        println!("the task of a session    {bytes:>6} B, at most {TASK_MAX}");
+        assert!(bytes <= TASK_MAX, "it grew to {bytes} B: ten thousand sessions pay for that; make it smaller");
     }
 }

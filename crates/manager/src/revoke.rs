@@ -249,13 +249,13 @@ impl Manager {
     /// that does nothing else meanwhile.
     async fn cut_sessions(&self, live: &Arc<LiveToken>, say: bool) -> Vec<Arc<Session>> {
         if say {
-            let (this, token, goodbye) = (self.handle(), live.id, live.refusal());
+            let (this, token, goodbye) = (self.handle(), live.id, Arc::new(live.refusal()));
             let cut = move || this.sessions.cut_token(token, &goodbye, &this.parted, this.clock.boot());
             if let Ok(sessions) = tokio::task::spawn_blocking(cut).await {
                 return sessions;
             }
         }
-        self.sessions.signal_token(live.id, say.then(|| live.refusal()).as_ref())
+        self.sessions.signal_token(live.id, say.then(|| live.refusal()))
     }
 
     /// The store could not take the revocation: cut all the same, say nothing that a restart would unsay.

@@ -18,6 +18,7 @@ use legation_link::{Connection, Parted};
 use legation_model::{
     Millis, Name,
     ids::{AttemptId, BootId, DelegateId, SessionId},
+    task::TaskKind,
 };
 use legation_wire::{
     ManagerEnd,
@@ -54,8 +55,8 @@ pub struct Session {
     pub host: Name,
     /// Claimed tags.
     pub tags: Vec<Name>,
-    /// Kinds of work it can do.
-    pub capabilities: Vec<String>,
+    /// Whether it can do each of [`TaskKind::ALL`]; kinds that this Manager does not know are of no use to it.
+    kinds: [bool; TaskKind::ALL.len()],
     /// Tasks it runs at once.
     pub capacity: usize,
     /// Position in the order of admissions; of two sessions of one delegate the later one counts.
@@ -71,7 +72,8 @@ pub struct Session {
     outbox: Mutex<VecDeque<ToDelegate>>,
     /// Its connection; whoever takes it out closes it.
     link: Mutex<Option<Link>>,
-    stop: OnceLock<Option<Goodbye>>,
+    /// Shared, because ten thousand may be told the same.
+    stop: OnceLock<Option<Arc<Goodbye>>>,
     /// Wakes the session's task, for something in the outbox or a stop.
     waker: AtomicWaker,
     closed: AtomicBool,
@@ -108,7 +110,7 @@ impl Session {
             name: hello.name,
             host: hello.host,
             tags: hello.tags,
-            capabilities: hello.capabilities,
+            kinds: TaskKind::ALL.map(|kind| hello.capabilities.iter().any(|word| word == kind.as_str())),
             capacity: hello.capacity.min(CAPACITY_MAX) as usize,
             admission: new.admission,
             last_answered: AtomicI64::new(new.now),
@@ -187,10 +189,10 @@ impl Session {
     /// Says goodbye and closes, here and now, on the thread of whoever asks for it; whether that was done. Where it
     /// cannot be, because another stop came first, or the connection is not made or not of plain TCP, its own task does
     /// it. That task is not woken yet; see [`Session::wake`].
-    pub(crate) fn cut(&self, goodbye: &Goodbye, parted: &PartedLinks, now: Millis) -> bool {
-        let told = self.stop.set(Some(goodbye.clone())).is_ok();
+    pub(crate) fn cut(&self, goodbye: &Arc<Goodbye>, parted: &PartedLinks, now: Millis) -> bool {
+        let told = self.stop.set(Some(Arc::clone(goodbye))).is_ok();
         let Some(link) = told.then(|| self.detach()).flatten() else { return false };
-        match part(link, goodbye.clone()) {
+        match part(link, goodbye) {
             Ok(last) => last.into_iter().for_each(|last| parted.keep(last, now)),
             Err(link) => {
                 self.attach(link);
@@ -202,6 +204,11 @@ impl Session {
 
     /// Tells the session to say this and close. The first stop counts; `None` closes without a word.
     pub fn stop(&self, goodbye: Option<Goodbye>) {
+        self.stop_with(goodbye.map(Arc::new));
+    }
+
+    /// The same, with a word that is said to others too.
+    pub(crate) fn stop_with(&self, goodbye: Option<Arc<Goodbye>>) {
         let _ = self.stop.set(goodbye);
         self.wake();
     }
@@ -212,7 +219,7 @@ impl Session {
     }
 
     /// What it was told to say, once it was told to stop.
-    pub fn stopped(&self) -> Option<&Option<Goodbye>> {
+    pub fn stopped(&self) -> Option<&Option<Arc<Goodbye>>> {
         self.stop.get()
     }
 
@@ -233,6 +240,11 @@ impl Session {
         }
     }
 
+    /// Whether it can do this kind of work.
+    pub fn can(&self, kind: TaskKind) -> bool {
+        TaskKind::ALL.into_iter().zip(self.kinds).any(|(of, can)| of == kind && can)
+    }
+
     /// Room for further attempts.
     pub fn free(&self) -> usize {
         self.capacity.saturating_sub(lock(&self.attempts).len())
@@ -244,9 +256,9 @@ impl Session {
 ///
 /// # Errors
 /// The connection, over anything but plain TCP: its goodbye takes a while.
-pub(crate) fn part(mut link: Link, goodbye: Goodbye) -> Result<Option<Parted>, Link> {
+pub(crate) fn part(mut link: Link, goodbye: &Goodbye) -> Result<Option<Parted>, Link> {
     let (code, reason) = (goodbye.reason.code(), goodbye.reason.as_str());
-    match link.end_mut().goodbye(goodbye) {
+    match link.end_mut().goodbye(goodbye.clone()) {
         Ok(()) => link.part(code, reason),
         Err(_) => Ok(None),
     }

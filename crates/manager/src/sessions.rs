@@ -130,10 +130,10 @@ impl Sessions {
     }
 
     /// Tells every session of a token to stop, without waiting.
-    pub fn signal_token(&self, token: TokenId, goodbye: Option<&Goodbye>) -> Vec<Arc<Session>> {
-        let sessions = self.of_token(token);
+    pub fn signal_token(&self, token: TokenId, goodbye: Option<Goodbye>) -> Vec<Arc<Session>> {
+        let (sessions, goodbye) = (self.of_token(token), goodbye.map(Arc::new));
         for session in &sessions {
-            session.stop(goodbye.cloned());
+            session.stop_with(goodbye.clone());
         }
         sessions
     }
@@ -143,7 +143,7 @@ impl Sessions {
     pub(crate) fn cut_token(
         &self,
         token: TokenId,
-        goodbye: &Goodbye,
+        goodbye: &Arc<Goodbye>,
         parted: &PartedLinks,
         now: Millis,
     ) -> Vec<Arc<Session>> {

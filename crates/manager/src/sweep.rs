@@ -157,7 +157,7 @@ impl Manager {
                 token = %token.id, status = ?stored.get(&token.id),
                 "the store does not accept this token any more; its sessions are cut"
             );
-            self.sessions.signal_token(token.id, Some(&token.refusal()));
+            self.sessions.signal_token(token.id, Some(token.refusal()));
         }
     }
 

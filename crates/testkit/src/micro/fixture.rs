@@ -6,7 +6,7 @@ use legation_manager::{
     clock::JumpGuard,
     config::Timing,
     live::{LiveToken, LiveTokens},
-    sessions::{NewSession, Session},
+    session::{NewSession, Session},
 };
 use legation_model::{
     Clock, Entropy, Millis, Secret,
