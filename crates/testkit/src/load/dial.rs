@@ -42,16 +42,27 @@ impl Sources {
 
 /// Connects and upgrades.
 pub(super) async fn dial(to: SocketAddr, sources: Sources, number: usize) -> io::Result<Socket> {
-    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-    let stream = tokio::time::timeout(DIAL_TIMEOUT, upgrade(to, sources.address(number))).await.map_err(late)??;
+    let stream = in_time(upgrade(to, sources, number)).await?;
     Ok(Socket::client(stream))
 }
 
-async fn upgrade(to: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {
+/// Gives up what takes longer than a connection may take in the making.
+pub(super) async fn in_time<T>(dialling: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    tokio::time::timeout(DIAL_TIMEOUT, dialling).await.map_err(late)?
+}
+
+/// A TCP connection from a source address of this run.
+pub(super) async fn connect(to: SocketAddr, sources: Sources, number: usize) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::from((from, 0)))?;
-    let mut stream = socket.connect(to).await?;
+    socket.bind(SocketAddr::from((sources.address(number), 0)))?;
+    let stream = socket.connect(to).await?;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn upgrade(to: SocketAddr, sources: Sources, number: usize) -> io::Result<TcpStream> {
+    let mut stream = connect(to, sources, number).await?;
     let request = format!(
         "GET {LINK_PATH} HTTP/1.1\r\nhost: {to}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: {KEY}\r\nsec-websocket-protocol: {SUBPROTOCOL}\r\n\r\n"

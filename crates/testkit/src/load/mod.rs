@@ -5,6 +5,7 @@
 //! that a machine of two cores leaves the other one to the Manager. What it prints is one line of JSON for each
 //! phase; a figure that the generator itself held back is marked.
 
+pub mod compare;
 mod dial;
 mod fleet;
 mod meter;
@@ -96,8 +97,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         bail!("choose 1 to {DELEGATES_MAX} delegates and 1 to {SECONDS_MAX} seconds");
     }
     raise_file_limit(options.delegates)?;
-    phases::connections(options).await?;
-    phases::heartbeats(options).await?;
+    phases::connections(options, &mut |line| line.print()).await?;
+    phases::heartbeats(options, &mut |line| line.print()).await?;
     phases::tokens(options).await
 }
 

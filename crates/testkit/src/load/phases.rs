@@ -16,7 +16,7 @@ use super::{
     fleet::{Fleet, lock},
     manager,
     meter::{Meter, histogram},
-    report::{Figures, round},
+    report::{Figures, Say, milliseconds, round},
     scrape::Scraped,
 };
 use crate::{World, procfs, world::Issued, world::scope};
@@ -70,7 +70,7 @@ fn fleet(world: &World, token: &Issued, options: &Options) -> anyhow::Result<Fle
 }
 
 /// Connections: all come, stay, some change, work, and all go.
-pub(super) async fn connections(options: &Options) -> anyhow::Result<()> {
+pub(super) async fn connections(options: &Options, say: Say<'_>) -> anyhow::Result<()> {
     if ![Phase::Storm, Phase::Idle, Phase::Churn, Phase::Dispatch, Phase::Revoke].iter().any(|one| options.wants(*one))
     {
         return Ok(());
@@ -84,33 +84,32 @@ pub(super) async fn connections(options: &Options) -> anyhow::Result<()> {
     if options.wants(Phase::Storm) {
         let line = Figures::new("storm", options.delegates).spent(options.delegates as u64, spent);
         let line = line.latencies("connect", &lock(&site.fleet.shared().connects));
-        line.with("errors", site.errors()).print();
+        say(line.with("errors", site.errors()));
     }
     if options.wants(Phase::Idle) {
-        idle(&mut site, options, before).await?;
+        say(idle(&mut site, options, before).await?);
     }
     if options.wants(Phase::Churn) {
         churn(&mut site, options).await?;
     }
     if options.wants(Phase::Dispatch) {
-        dispatch(&mut site, options, 1).await?;
-        dispatch(&mut site, options, CALLERS).await?;
+        say(dispatch(&mut site, options, 1).await?);
+        say(dispatch(&mut site, options, CALLERS).await?);
     }
     if options.wants(Phase::Revoke) {
-        revoke(&mut site, options).await?;
+        say(revoke(&mut site, options).await?);
     }
     Ok(())
 }
 
-async fn idle(site: &mut Site, options: &Options, before: u64) -> anyhow::Result<()> {
+async fn idle(site: &mut Site, options: &Options, before: u64) -> anyhow::Result<Figures> {
     let meter = Meter::start(site.pid()?);
     tokio::time::sleep(Duration::from_secs(options.seconds)).await;
     let (spent, resident) = (meter.read(), site.resident()?);
     let each = resident.saturating_sub(before) as f64 / options.delegates as f64;
     let line = Figures::new("idle", options.delegates).with("resident_kib", resident);
     let line = line.with("kib_per_delegate", round(each)).with("errors", site.errors());
-    line.with("server_core", round(spent.server_cpu.as_secs_f64() / spent.wall.as_secs_f64())).print();
-    Ok(())
+    Ok(line.with("server_core", round(spent.server_cpu.as_secs_f64() / spent.wall.as_secs_f64())))
 }
 
 async fn churn(site: &mut Site, options: &Options) -> anyhow::Result<()> {
@@ -130,7 +129,7 @@ async fn churn(site: &mut Site, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn dispatch(site: &mut Site, options: &Options, window: usize) -> anyhow::Result<()> {
+async fn dispatch(site: &mut Site, options: &Options, window: usize) -> anyhow::Result<Figures> {
     let deadline = Instant::now() + Duration::from_secs(options.seconds);
     let before = Scraped::read(&site.world.client, DISPATCH_SECONDS).await?;
     let meter = Meter::start(site.pid()?);
@@ -144,11 +143,10 @@ async fn dispatch(site: &mut Site, options: &Options, window: usize) -> anyhow::
     let answer = |quantile| round(answers.quantile_since(&before, quantile).as_secs_f64() * 1e6);
     let line =
         line.latencies("end_to_end", &took).with("answer_p50_us", answer(0.5)).with("answer_p99_us", answer(0.99));
-    line.with("errors", site.errors()).print();
-    Ok(())
+    Ok(line.with("errors", site.errors()))
 }
 
-async fn revoke(site: &mut Site, options: &Options) -> anyhow::Result<()> {
+async fn revoke(site: &mut Site, options: &Options) -> anyhow::Result<Figures> {
     let meter = Meter::start(site.pid()?);
     let begun = Instant::now();
     let receipt = site.world.client.revoke_token(site.token.id, &RevokeToken::default()).await?;
@@ -158,19 +156,14 @@ async fn revoke(site: &mut Site, options: &Options) -> anyhow::Result<()> {
     let shared = site.fleet.shared();
     let last = lock(&shared.last_closed).map_or(Duration::ZERO, |at| at.duration_since(begun));
     let cut = receipt.lines.iter().filter(|line| line.cut_at.is_some()).count();
-    let milliseconds = |time: Duration| round(time.as_secs_f64() * 1e3);
     let line = Figures::new("revoke", options.delegates).spent(options.delegates as u64, spent);
-    line.with("returned_ms", milliseconds(returned))
-        .with("last_closed_seen_ms", milliseconds(last))
-        .with("receipt_lines_cut", cut)
-        .with("goodbyes", shared.goodbyes.load(Ordering::Relaxed))
-        .with("errors", (options.delegates - cut) as u64)
-        .print();
-    Ok(())
+    let line = line.with("returned_ms", milliseconds(returned)).with("last_closed_seen_ms", milliseconds(last));
+    let line = line.with("receipt_lines_cut", cut).with("goodbyes", shared.goodbyes.load(Ordering::Relaxed));
+    Ok(line.with("errors", (options.delegates - cut) as u64))
 }
 
 /// Heartbeats once a second, and a Manager that is started again.
-pub(super) async fn heartbeats(options: &Options) -> anyhow::Result<()> {
+pub(super) async fn heartbeats(options: &Options, say: Say<'_>) -> anyhow::Result<()> {
     if !options.wants(Phase::Heartbeat) && !options.wants(Phase::Restart) {
         return Ok(());
     }
@@ -185,7 +178,7 @@ pub(super) async fn heartbeats(options: &Options) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_secs(options.seconds)).await;
         let (spent, beats) = (meter.read(), renewals(&site) - before);
         let line = Figures::new("heartbeat", options.delegates).spent(beats, spent);
-        line.with("errors", site.errors()).print();
+        say(line.with("errors", site.errors()));
     }
     if options.wants(Phase::Restart) {
         restart(&mut site, options).await?;
@@ -205,7 +198,6 @@ async fn restart(site: &mut Site, options: &Options) -> anyhow::Result<()> {
     site.fleet.connected(options.delegates, PATIENCE).await?;
     let spent = meter.read();
     site.fleet.set_returning(false);
-    let milliseconds = |time: Duration| round(time.as_secs_f64() * 1e3);
     let line = Figures::new("restart", options.delegates).spent(options.delegates as u64, spent);
     line.with("stop_ms", milliseconds(stopped))
         .with("start_ms", milliseconds(started))

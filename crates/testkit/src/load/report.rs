@@ -10,6 +10,9 @@ use super::meter::Spent;
 /// Part of a core beyond which the generator, and not the Manager, may be what held a wall figure back.
 const GENERATOR_BOUND: f64 = 0.8;
 
+/// Takes each line as soon as it is known.
+pub(super) type Say<'a> = &'a mut dyn FnMut(Figures);
+
 /// One line: which phase, how many delegates, and its figures.
 pub struct Figures(Map<String, Value>);
 
@@ -50,10 +53,20 @@ impl Figures {
         })
     }
 
-    /// Prints the line; nobody may be reading any more.
-    pub(super) fn print(self) {
-        let _ = writeln!(std::io::stdout(), "{}", Value::Object(self.0));
+    /// A figure of the line, if it has it.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
     }
+
+    /// Prints the line; nobody may be reading any more.
+    pub(super) fn print(&self) {
+        let _ = writeln!(std::io::stdout(), "{}", serde_json::to_string(&self.0).unwrap_or_default());
+    }
+}
+
+/// A time in the unit of its figures.
+pub(super) fn milliseconds(time: Duration) -> f64 {
+    round(time.as_secs_f64() * 1e3)
 }
 
 /// Two digits behind the point: more than any run repeats.
