@@ -3,12 +3,13 @@
 #
 #   scripts/test.sh [ARGUMENT...]     arguments go to the test runner, for instance a test's name
 #
-# Needs no terminal, no running service and no preparation. A PostgreSQL that the machine runs already is
-# left alone.
+# Needs no terminal, no running service and no preparation. A PostgreSQL, NATS or MQTT server that the machine runs
+# already is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/need.sh cc:build-essential initdb:postgresql tinyproxy:tinyproxy-bin
+scripts/need.sh cc:build-essential initdb:postgresql tinyproxy:tinyproxy-bin nats-server:nats-server \
+    mosquitto:mosquitto
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/legation-test.XXXXXX")
 # PostgreSQL does not run as root; whoever it runs as must be able to reach its directory in here.

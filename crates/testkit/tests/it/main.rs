@@ -19,6 +19,7 @@ macro_rules! on_both {
     };
 }
 
+mod compare;
 mod crash;
 mod flood;
 mod hostile;

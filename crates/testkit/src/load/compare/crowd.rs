@@ -19,7 +19,6 @@ use tokio::{
 };
 
 use super::{
-    DIALS,
     client::{ANSWERS, Client, Target},
     peer::{Event, User},
 };
@@ -58,12 +57,12 @@ struct Tally {
 
 impl Crowd {
     /// That many clients, which begin to connect.
-    pub(super) fn gather(target: Target, user: User, count: usize) -> Self {
+    pub(super) fn gather(target: Target, user: User, count: usize, dials: usize) -> Self {
         let shared = Arc::new(Shared {
             target,
             user,
             count,
-            dials: Semaphore::new(DIALS),
+            dials: Semaphore::new(dials),
             pace: watch::Sender::new(PACE),
             tally: watch::Sender::default(),
             beats: AtomicU64::new(0),
@@ -148,7 +147,7 @@ async fn stay(shared: &Shared, number: usize, mut client: Client) -> io::Result<
     loop {
         tokio::select! {
             event = client.next() => match event? {
-                Event::Answer => drop(shared.beats.fetch_add(1, Ordering::Relaxed)),
+                Event::Answer => shared.beaten(),
                 Event::Message => client.publish(ANSWERS, RESULT).await?,
                 Event::Question(answer) => client.send(answer).await?,
                 Event::Other => {}
@@ -160,6 +159,10 @@ async fn stay(shared: &Shared, number: usize, mut client: Client) -> io::Result<
 }
 
 impl Shared {
+    fn beaten(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The heartbeats of one, spread so that those of all come evenly.
     fn ticks(&self, number: usize) -> Interval {
         let pace = *self.pace.borrow();

@@ -24,8 +24,6 @@ use super::{DELEGATES_MAX, Figures, Phase, SECONDS_MAX, raise_file_limit, report
 
 /// The most rounds: their median does not move any more.
 const ROUNDS_MAX: usize = 20;
-/// Connections in the making at once. Fewer than the shortest queue of the servers, which is mosquitto's with 100.
-const DIALS: usize = 64;
 /// What our own Manager is called in lines and tables.
 const OURS: &str = "legation-manager";
 
@@ -55,6 +53,9 @@ pub struct Options {
     /// Seconds of each phase that lasts for a time
     #[arg(long, default_value_t = 3)]
     pub seconds: u64,
+    /// Connections in the making at once
+    #[arg(long, default_value_t = 256)]
+    pub dials: usize,
     /// The other servers
     #[arg(long, value_delimiter = ',', default_values_t = [Other::Nats, Other::Mosquitto], value_enum)]
     pub others: Vec<Other>,
@@ -106,7 +107,7 @@ async fn ours(options: &Options, say: Say<'_>) -> anyhow::Result<()> {
         delegates: options.delegates,
         seconds: options.seconds,
         phases: vec![Phase::Storm, Phase::Idle, Phase::Dispatch, Phase::Revoke, Phase::Heartbeat],
-        dials: DIALS,
+        dials: options.dials,
         manager: options.manager.clone(),
         postgres: false,
     };
