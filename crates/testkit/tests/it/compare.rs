@@ -24,7 +24,11 @@ async fn compare(arguments: &[&str]) -> Output {
 }
 
 fn check(line: &Value) {
-    assert_eq!((&line["round"], &line["delegates"], &line["errors"]), (&1.into(), &CLIENTS.into(), &0.into()), "{line}");
+    assert_eq!(
+        (&line["round"], &line["delegates"], &line["errors"]),
+        (&1.into(), &CLIENTS.into(), &0.into()),
+        "{line}"
+    );
     assert!(line["operations"].as_u64().is_none_or(|operations| operations > 0), "{line}");
     assert!(line["version"].as_str().is_some_and(|version| version.contains('.')), "{line}");
 }

@@ -94,6 +94,12 @@ impl Crowd {
         self.shared.tally.borrow().last_closed
     }
 
+    /// Whether the server refuses another connection of this user.
+    pub(super) async fn is_shut_out(&self) -> bool {
+        let Shared { target, user, count, .. } = &*self.shared;
+        Client::connect(target, *count, user, &subject(*count)).await.is_err()
+    }
+
     /// Heartbeats that were answered.
     pub(super) fn beats(&self) -> u64 {
         self.shared.beats.load(Ordering::Relaxed)

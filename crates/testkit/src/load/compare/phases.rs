@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
+
 use super::{
     Options,
     client::{ANSWERS, Client, Target},
@@ -106,6 +108,7 @@ impl Site {
         self.crowd.connected(0, PATIENCE).await?;
         let spent = meter.read();
         let last = self.crowd.last_closed().map_or(Duration::ZERO, |at| at.duration_since(begun));
+        ensure!(self.crowd.is_shut_out().await, "the server let a revoked user in again");
         // Whoever was not revoked is still served.
         staying.beat().await?;
         staying.until(Event::Answer).await?;
