@@ -1,7 +1,6 @@
 //! The virtual delegates.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -9,10 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use legation_link::{Backoff, Connection, Ended};
 use legation_manager::system::{SystemClock, SystemEntropy};
-use legation_model::{Clock as _, Millis, delegate::Isolation, ids::BootId, token::Token};
+use legation_model::{Clock as _, Millis, Name, delegate::Isolation, ids::BootId, token::Token};
 use legation_wire::{
     DelegateEnd, DelegateEvent, KeyPair, Opening,
     message::{Hello, ToDelegate},
@@ -22,11 +22,8 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{
-    dial::{Sources, dial},
-    meter::histogram,
-    work::Work,
-};
+use super::{dial::Route, meter::histogram, work::Work};
+use crate::{World, world::Issued};
 
 /// The window of the first retry until a Manager has named one, in milliseconds.
 const FIRST_WINDOW: i64 = 1_000;
@@ -39,9 +36,10 @@ pub(super) struct Fleet {
 
 /// What the delegates of a fleet share.
 pub(super) struct Shared {
-    to: SocketAddr,
+    route: Route,
     token: Token,
-    sources: Sources,
+    /// What tasks name to come to this fleet.
+    tag: Name,
     dials: Semaphore,
     /// Whether one that lost its session comes back.
     returning: AtomicBool,
@@ -58,12 +56,13 @@ pub(super) struct Shared {
 }
 
 impl Fleet {
-    /// A fleet without delegates.
-    pub(super) fn new(to: SocketAddr, token: Token, dials: usize) -> Self {
+    /// A fleet without delegates, whose own tag will be this.
+    pub(super) fn new(world: &World, token: &Issued, dials: usize, tag: &str) -> anyhow::Result<Self> {
+        let tag: Name = tag.parse().context("a tag")?;
         let shared = Shared {
-            to,
-            token,
-            sources: Sources::of_this_run(),
+            route: Route::to(world)?,
+            token: token.value.expose().parse().context("the Manager's own token")?,
+            tag: tag.clone(),
             dials: Semaphore::new(dials),
             returning: AtomicBool::new(false),
             connected: AtomicUsize::new(0),
@@ -74,16 +73,16 @@ impl Fleet {
             first_error: Mutex::new(None),
             connects: Mutex::new(histogram()),
             last_closed: Mutex::new(None),
-            work: Work::default(),
+            work: Work::new(&tag),
         };
-        Self { shared: Arc::new(shared), delegates: Vec::new() }
+        Ok(Self { shared: Arc::new(shared), delegates: Vec::new() })
     }
 
     /// Starts further delegates; says nothing of when they are connected.
     pub(super) fn grow(&mut self, count: usize) {
         let begin = self.delegates.len();
         for number in begin..begin + count {
-            let delegate = Virtual::new(number);
+            let delegate = Virtual::new(number, &self.shared.tag);
             self.delegates.push(tokio::spawn(delegate.live(Arc::clone(&self.shared))));
         }
     }
@@ -158,23 +157,8 @@ impl Drop for Counted<'_> {
 }
 
 impl Virtual {
-    fn new(number: usize) -> Self {
-        let hello = Hello {
-            delegate: None,
-            account: None,
-            boot: BootId::random(&SystemEntropy),
-            counter: 0,
-            name: format!("load-{number}").parse().expect("a legal name"),
-            host: "load".parse().expect("a legal name"),
-            tags: vec!["load".parse().expect("a legal tag")],
-            description: Default::default(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: vec!["shell".to_owned(), "http".to_owned()],
-            capacity: 4,
-            isolation: Isolation::None,
-            attempts: Vec::new(),
-        };
-        Self { number, identity: KeyPair::generate(&SystemEntropy), hello }
+    fn new(number: usize, tag: &Name) -> Self {
+        Self { number, identity: KeyPair::generate(&SystemEntropy), hello: hello(number, tag) }
     }
 
     /// Connects, works, and comes back if the fleet does.
@@ -211,7 +195,7 @@ impl Virtual {
     }
 
     async fn open(&mut self, shared: &Shared) -> Result<Connection<DelegateEnd>, String> {
-        let socket = dial(shared.to, shared.sources, self.number).await.map_err(|error| error.to_string())?;
+        let socket = shared.route.dial(self.number).await.map_err(|error| error.to_string())?;
         self.hello.counter += 1;
         let opening = Opening::Hello(Box::new(self.hello.clone()));
         let end = DelegateEnd::new(&shared.token, &self.identity, opening, SystemClock.boot(), &SystemEntropy);
@@ -239,6 +223,25 @@ impl Virtual {
                 _ => {}
             }
         }
+    }
+}
+
+/// What the virtual delegate of this number says of itself at its first connection.
+pub(super) fn hello(number: usize, tag: &Name) -> Hello {
+    Hello {
+        delegate: None,
+        account: None,
+        boot: BootId::random(&SystemEntropy),
+        counter: 0,
+        name: format!("load-{number}").parse().expect("a legal name"),
+        host: "load".parse().expect("a legal name"),
+        tags: vec![tag.clone()],
+        description: Default::default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        capabilities: vec!["shell".to_owned(), "http".to_owned()],
+        capacity: 4,
+        isolation: Isolation::None,
+        attempts: Vec::new(),
     }
 }
 

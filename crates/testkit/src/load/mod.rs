@@ -7,11 +7,16 @@
 
 pub mod compare;
 mod dial;
+mod effects;
+mod facts;
 mod fleet;
 mod meter;
+mod neighbour;
 mod phases;
 mod report;
+mod rogue;
 mod scrape;
+mod spawn;
 mod work;
 
 use std::path::PathBuf;
@@ -52,6 +57,19 @@ pub enum Phase {
     Create,
     /// The first connects again, among 10,000 tokens.
     Tokens,
+    /// Half of the delegates are revoked, and what the tasks of the others feel of it.
+    Neighbour,
+    /// Tokens are revoked under load, one after the other, and what happens of them afterwards.
+    Effects,
+    /// The real delegate is started.
+    Spawn,
+}
+
+impl Phase {
+    /// Whether it is measured over TLS too.
+    const fn has_tls(self) -> bool {
+        matches!(self, Self::Storm | Self::Idle | Self::Heartbeat)
+    }
 }
 
 /// Which measurements, how large, of which program.
@@ -77,6 +95,15 @@ pub struct Options {
     /// The Manager's program [default: legation-manager beside this program]
     #[arg(long)]
     pub manager: Option<PathBuf>,
+    /// The delegate's program, for spawn [default: legation-delegate beside this program]
+    #[arg(long)]
+    pub delegate: Option<PathBuf>,
+    /// Revokes of effects [default: 10 for each second of --seconds]
+    #[arg(long)]
+    pub revokes: Option<usize>,
+    /// Connect through TLS, encrypted within it as ever; only storm, idle and heartbeat are measured so
+    #[arg(long)]
+    pub tls: bool,
     /// Keep data in PostgreSQL at LEGATION_TEST_POSTGRES instead of SQLite
     #[arg(long)]
     pub postgres: bool,
@@ -84,7 +111,7 @@ pub struct Options {
 
 impl Options {
     fn wants(&self, phase: Phase) -> bool {
-        self.phases.is_empty() || self.phases.contains(&phase)
+        self.phases.contains(&phase) || self.phases.is_empty() && (phase.has_tls() || !self.tls)
     }
 }
 
@@ -96,24 +123,38 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     if !(1..=DELEGATES_MAX).contains(&options.delegates) || !(1..=SECONDS_MAX).contains(&options.seconds) {
         bail!("choose 1 to {DELEGATES_MAX} delegates and 1 to {SECONDS_MAX} seconds");
     }
+    if options.tls && !options.phases.iter().all(|phase| phase.has_tls()) {
+        bail!("--tls measures storm, idle and heartbeat only");
+    }
     raise_file_limit(options.delegates)?;
     phases::connections(options, &mut |line| line.print()).await?;
     phases::heartbeats(options, &mut |line| line.print()).await?;
-    phases::tokens(options).await
+    phases::tokens(options).await?;
+    neighbour::neighbour(options).await?;
+    effects::effects(options).await?;
+    spawn::spawn(options).await
 }
 
 /// A Manager on empty data, with these settings.
 async fn manager(options: &Options, settings: &[(&str, &str)]) -> anyhow::Result<World> {
-    let beside = || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name("legation-manager"));
-    let manager = options.manager.clone().map_or_else(beside, Ok)?;
-    if !manager.is_file() {
-        bail!("{} is missing: build it, or name it with --manager", manager.display());
-    }
+    let manager = beside(options.manager.as_ref(), "legation-manager", "--manager")?;
     // Only the Manager is run here.
     let binaries = Binaries { manager, delegate: PathBuf::new(), cli: PathBuf::new() };
     let engine = if options.postgres { Engine::Postgres } else { Engine::Sqlite };
-    let settings: Vec<_> = [("LEGATION_LOG", "warn")].iter().chain(settings).copied().collect();
+    let tls = if options.tls { "true" } else { "false" };
+    let usual = [("LEGATION_LOG", "warn"), ("LEGATION_TLS_SELF_SIGNED", tls)];
+    let settings: Vec<_> = usual.iter().chain(settings).copied().collect();
     Ok(World::of(binaries, engine, &settings).await)
+}
+
+/// The program that was named, or the one beside this program.
+fn beside(named: Option<&PathBuf>, name: &str, option: &str) -> anyhow::Result<PathBuf> {
+    let own = || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name(name));
+    let program = named.cloned().map_or_else(own, Ok)?;
+    if !program.is_file() {
+        bail!("{} is missing: build it, or name it with {option}", program.display());
+    }
+    Ok(program)
 }
 
 /// A connection is a descriptor, here and in the Manager, which inherits the limit.

@@ -8,7 +8,6 @@ use std::{
 use anyhow::Context;
 use futures_util::future::try_join_all;
 use legation_api::tokens::{CreateToken, RevokeToken};
-use legation_model::token::Token;
 use rustix::process::Signal;
 
 use super::{
@@ -22,7 +21,7 @@ use super::{
 use crate::{World, procfs, world::Issued, world::scope};
 
 /// How long all delegates may take to connect.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a Manager may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Rounds of churn, a tenth of the delegates each.
@@ -65,8 +64,7 @@ impl Site {
 }
 
 fn fleet(world: &World, token: &Issued, options: &Options) -> anyhow::Result<Fleet> {
-    let token: Token = token.value.expose().parse().context("the Manager's own token")?;
-    Ok(Fleet::new(world.address(), token, options.dials))
+    Fleet::new(world, token, options.dials, "load")
 }
 
 /// Connections: all come, stay, some change, work, and all go.
@@ -84,7 +82,7 @@ pub(super) async fn connections(options: &Options, say: Say<'_>) -> anyhow::Resu
     if options.wants(Phase::Storm) {
         let line = Figures::new("storm", options.delegates).spent(options.delegates as u64, spent);
         let line = line.latencies("connect", &lock(&site.fleet.shared().connects));
-        say(line.with("errors", site.errors()));
+        say(line.with("errors", site.errors()).with("tls", options.tls));
     }
     if options.wants(Phase::Idle) {
         say(idle(&mut site, options, before).await?);
@@ -109,6 +107,7 @@ async fn idle(site: &mut Site, options: &Options, before: u64) -> anyhow::Result
     let each = resident.saturating_sub(before) as f64 / options.delegates as f64;
     let line = Figures::new("idle", options.delegates).with("resident_kib", resident);
     let line = line.with("kib_per_delegate", round(each)).with("errors", site.errors());
+    let line = line.with("tls", options.tls);
     Ok(line.with("server_core", round(spent.server_cpu.as_secs_f64() / spent.wall.as_secs_f64())))
 }
 
@@ -178,7 +177,7 @@ pub(super) async fn heartbeats(options: &Options, say: Say<'_>) -> anyhow::Resul
         tokio::time::sleep(Duration::from_secs(options.seconds)).await;
         let (spent, beats) = (meter.read(), renewals(&site) - before);
         let line = Figures::new("heartbeat", options.delegates).spent(beats, spent);
-        say(line.with("errors", site.errors()));
+        say(line.with("errors", site.errors()).with("tls", options.tls));
     }
     if options.wants(Phase::Restart) {
         restart(&mut site, options).await?;

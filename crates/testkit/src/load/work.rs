@@ -12,6 +12,8 @@ use legation_api::{
     tasks::{Shell, SubmitTask, Work as Kind},
 };
 use legation_model::{
+    Millis, Name,
+    delegate::Selector,
     ids::{AttemptId, TaskId},
     task::TaskState,
 };
@@ -24,9 +26,12 @@ use crate::world::scope;
 /// How long one task may take before the run is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a task may wait for a delegate, in milliseconds: one whose delegates are gone is not in the way for long.
+const QUEUE_TIMEOUT: Millis = 5_000;
+
 /// Attempts that are with a delegate, and tasks that somebody waits for.
-#[derive(Default)]
 pub(super) struct Work {
+    request: SubmitTask,
     attempts: Mutex<HashMap<AttemptId, TaskId>>,
     ended: Mutex<HashMap<TaskId, Ended>>,
 }
@@ -37,7 +42,30 @@ enum Ended {
     Awaited(oneshot::Sender<()>),
 }
 
+/// When a task was submitted, and when its result was stored.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    pub(super) begun: Instant,
+    pub(super) ended: Instant,
+}
+
+impl Span {
+    /// How long it took, in microseconds.
+    pub(super) fn micros(self) -> u64 {
+        self.ended.duration_since(self.begun).as_micros() as u64
+    }
+}
+
 impl Work {
+    /// No work yet; all that comes is for delegates of this tag.
+    pub(super) fn new(tag: &Name) -> Self {
+        let work = Kind::Shell(Shell { script: "true".to_owned(), ..Shell::default() });
+        let mut request = SubmitTask::new(scope(), work);
+        request.selectors = vec![Selector::Claimed(tag.clone())];
+        request.queue_timeout_ms = Some(QUEUE_TIMEOUT);
+        Self { request, attempts: Mutex::default(), ended: Mutex::default() }
+    }
+
     /// What a delegate answers to an assignment.
     pub(super) fn assigned(&self, assignment: &Assignment) -> [FromDelegate; 2] {
         let attempt = assignment.attempt;
@@ -64,7 +92,13 @@ impl Work {
         }
     }
 
-    async fn end(&self, task: TaskId) -> anyhow::Result<()> {
+    /// Submits one task.
+    pub(super) async fn submit(&self, client: &Client) -> anyhow::Result<TaskId> {
+        Ok(client.submit_task(&self.request).await?.id)
+    }
+
+    /// Waits until its result is stored.
+    pub(super) async fn end(&self, task: TaskId) -> anyhow::Result<()> {
         let waiting = {
             let mut ended = lock(&self.ended);
             if ended.remove(&task).is_some() {
@@ -77,18 +111,20 @@ impl Work {
         Ok(tokio::time::timeout(PATIENCE, waiting).await??)
     }
 
+    /// Submits one task and waits until its result is stored.
+    pub(super) async fn one(&self, client: &Client) -> anyhow::Result<Span> {
+        let begun = Instant::now();
+        let task = self.submit(client).await?;
+        self.end(task).await?;
+        Ok(Span { begun, ended: Instant::now() })
+    }
+
     /// Submits tasks one after the other until the deadline; how long each took from its submission to its stored
     /// result.
     pub(super) async fn submit_until(&self, client: &Client, deadline: Instant) -> anyhow::Result<Histogram<u64>> {
-        let work = Kind::Shell(Shell { script: "true".to_owned(), ..Shell::default() });
-        let mut request = SubmitTask::new(scope(), work);
-        request.selectors = vec!["load".parse().expect("a legal selector")];
         let mut took = histogram();
         while Instant::now() < deadline {
-            let begun = Instant::now();
-            let task = client.submit_task(&request).await?;
-            self.end(task.id).await?;
-            took.saturating_record(begun.elapsed().as_micros() as u64);
+            took.saturating_record(self.one(client).await?.micros());
         }
         Ok(took)
     }
