@@ -91,6 +91,9 @@ impl Dialer {
         }
         if let Some(path) = &config.ca_file {
             builder = builder.tls_certs_only(certificates(path)?);
+        } else if !speaks_tls(&url, &config.proxies) {
+            // To read the system's certificates takes longer than all else that is done before a delegate connects.
+            builder = builder.tls_certs_only([]);
         }
         // Address and proxies have been checked before; only certificates can still be unusable.
         let client = builder.build().map_err(|error| DialError::from_builder(&error, config.ca_file.as_deref()))?;
@@ -156,6 +159,12 @@ fn link_url(text: &str) -> Result<Url, DialError> {
     Ok(url)
 }
 
+/// Whether there is a certificate to check on the way.
+fn speaks_tls(url: &Url, proxies: &Proxies) -> bool {
+    let secure = |proxy: &String| proxy.trim_start().to_ascii_lowercase().starts_with("https:");
+    url.scheme() == "https" || proxies.http.as_ref().is_some_and(secure)
+}
+
 fn proxies(config: &Proxies) -> Result<Vec<Proxy>, DialError> {
     let except = config.none.as_deref().and_then(NoProxy::from_string);
     let make = |name: &'static str, address: &Option<String>, build: fn(String) -> reqwest::Result<Proxy>| {
@@ -193,6 +202,15 @@ mod tests {
         for wrong in ["", "m.example:7430", "ftp://m", "https://", "https://u:p@m", "https://m?x", "http://m:99999"] {
             assert!(matches!(link_url(wrong), Err(DialError::Url(_))), "{wrong}");
         }
+    }
+
+    #[test]
+    fn certificates_are_wanted_where_something_speaks_tls() {
+        let plain = Proxies { http: Some("proxy:3128".to_owned()), https: Some("https://p".to_owned()), none: None };
+        let secure = Proxies { http: Some("HTTPS://proxy:3128".to_owned()), ..Proxies::default() };
+        let wanted = |text: &str, proxies: &Proxies| speaks_tls(&link_url(text).expect("an address"), proxies);
+        assert!(!wanted("http://m", &Proxies::default()) && !wanted("ws://m", &plain));
+        assert!(wanted("wss://m", &Proxies::default()) && wanted("http://m", &secure));
     }
 
     #[test]

@@ -91,6 +91,7 @@ impl Agent {
     }
 
     pub(super) fn welcome(&mut self, welcome: Welcome) {
+        tracing::info!(delegate = %welcome.delegate, session = %welcome.session, scope = %welcome.scope, "connected");
         self.trouble.clear();
         self.welcomed = true;
         self.status.connected.store(true, Relaxed);
@@ -111,7 +112,6 @@ impl Agent {
         if self.draining.is_some() {
             self.say(&FromDelegate::Draining);
         }
-        tracing::info!(delegate = %welcome.delegate, session = %welcome.session, scope = %welcome.scope, "connected");
     }
 
     fn compare_clocks(&mut self, server_time: Millis) {
