@@ -54,9 +54,9 @@ const REVOKES_A_SECOND: usize = 10;
 /// How long all delegates of a round may take to have work.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Work before a revoke goes on for a random part of this, so that each meets the Manager at another moment.
-const WORK_MAX: Duration = Duration::from_millis(30);
+const WORK_MAX: Duration = Duration::from_millis(100);
 /// How long delegates go on trying after the return.
-const TRYING: Duration = Duration::from_millis(50);
+const TRYING: Duration = Duration::from_millis(100);
 /// By then the Manager's sweep, which writes down who was seen, has come round once more.
 const SWEEP: Duration = Duration::from_secs(6);
 
@@ -229,7 +229,7 @@ impl<'a> Run<'a> {
         let (open, changed, admitted) = (read(&self.open), read(&self.changed), read(&self.tried.admitted));
         let line = Figures::new("effects", LANES * ROGUES).with("effects", open + changed + admitted);
         let line = line.with("open_after", open).with("changed_after", changed).with("admitted_after", admitted);
-        let line = line.with("refused_after", read(&self.tried.refused)).with("reports_after", read(&self.tried.defied));
+        let line = line.with("refused", read(&self.tried.refused)).with("reports_after", read(&self.tried.defied));
         line.with("tasks", read(&self.tasks)).latencies("revoke", &lock(&self.took))
     }
 }

@@ -17,7 +17,7 @@ use super::{
     Options, Phase,
     fleet::{Fleet, lock},
     manager,
-    meter::{Meter, histogram},
+    meter::histogram,
     phases::PATIENCE,
     report::{Figures, round},
     work::Span,

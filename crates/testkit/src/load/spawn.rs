@@ -1,7 +1,7 @@
 //! From the start of the delegate's program to its session.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     time::{Duration, Instant},
 };

@@ -2,11 +2,17 @@
 
 use std::{path::PathBuf, process::Stdio};
 
+use legation_testkit::Engine;
 use serde_json::Value;
 use tokio::process::Command;
 
+on_both!(nothing_happens_after_a_revoke_has_returned);
+
 const DELEGATES: usize = 20;
-const PHASES: [&str; 8] = ["storm", "idle", "churn", "dispatch", "revoke", "heartbeat", "restart", "create"];
+const PHASES: [&str; 10] =
+    ["storm", "idle", "churn", "dispatch", "revoke", "heartbeat", "restart", "create", "neighbour", "spawn"];
+/// Revokes of one run, each under the load of the others.
+const REVOKES: u64 = 50;
 
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
@@ -43,8 +49,35 @@ async fn every_phase_measures_without_an_error() {
 }
 
 #[tokio::test]
+async fn the_phases_of_the_link_are_measured_over_tls_too() {
+    let lines = measure(&["--delegates", "5", "--seconds", "1", "--tls"]).await;
+    let phases: Vec<_> = lines.iter().map(|line| line["phase"].as_str().expect("a phase")).collect();
+    assert_eq!(phases, ["storm", "idle", "heartbeat"]);
+    assert!(lines.iter().all(|line| line["tls"] == true && line["errors"] == 0), "{lines:?}");
+}
+
+/// Delegates go on reporting and come back, under load, and nothing of it counts.
+async fn nothing_happens_after_a_revoke_has_returned(engine: Engine) {
+    let revokes = REVOKES.to_string();
+    let arguments = ["--delegates", "1", "--phases", "effects", "--revokes", &revokes, "--postgres"];
+    let arguments = if engine == Engine::Postgres { &arguments[..] } else { &arguments[..arguments.len() - 1] };
+    let lines = measure(arguments).await;
+    let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
+    assert_eq!((&line["operations"], &line["effects"]), (&REVOKES.into(), &0.into()), "{line}");
+    let tried = |what: &str| line[what].as_u64().expect("a number");
+    assert!(tried("refused") >= 8 * REVOKES && tried("reports_after") > REVOKES && tried("tasks") > REVOKES, "{line}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_measured_is_refused() {
-    for arguments in [["--delegates", "0"], ["--seconds", "0"], ["--manager", "/nowhere"]] {
+    let unable: [&[&str]; 5] = [
+        &["--delegates", "0"],
+        &["--seconds", "0"],
+        &["--manager", "/nowhere"],
+        &["--phases", "spawn", "--delegate", "/nowhere"],
+        &["--tls", "--phases", "revoke"],
+    ];
+    for arguments in unable {
         let output = Command::new(program()).args(arguments).output().await.expect("the program");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.starts_with("legation-load: "), "{said}");
