@@ -18,6 +18,7 @@ use legation_wire::{
     message::{Hello, ToDelegate},
 };
 use tokio::{
+    runtime::Handle,
     sync::{Notify, Semaphore, futures::Notified},
     task::JoinHandle,
 };
@@ -31,6 +32,8 @@ const FIRST_WINDOW: i64 = 1_000;
 /// All virtual delegates of one token.
 pub(super) struct Fleet {
     shared: Arc<Shared>,
+    /// Where its delegates live.
+    runtime: Handle,
     delegates: Vec<JoinHandle<()>>,
 }
 
@@ -75,7 +78,13 @@ impl Fleet {
             last_closed: Mutex::new(None),
             work: Work::new(&tag),
         };
-        Ok(Self { shared: Arc::new(shared), delegates: Vec::new() })
+        Ok(Self { shared: Arc::new(shared), runtime: Handle::current(), delegates: Vec::new() })
+    }
+
+    /// The same on another runtime.
+    pub(super) fn on(mut self, runtime: &Handle) -> Self {
+        self.runtime = runtime.clone();
+        self
     }
 
     /// Starts further delegates; says nothing of when they are connected.
@@ -83,7 +92,7 @@ impl Fleet {
         let begin = self.delegates.len();
         for number in begin..begin + count {
             let delegate = Virtual::new(number, &self.shared.tag);
-            self.delegates.push(tokio::spawn(delegate.live(Arc::clone(&self.shared))));
+            self.delegates.push(self.runtime.spawn(delegate.live(Arc::clone(&self.shared))));
         }
     }
 

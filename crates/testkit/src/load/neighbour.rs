@@ -13,6 +13,8 @@ use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
 use legation_api::{client::Client, tokens::RevokeToken};
 
+use tokio::runtime::{Builder, Runtime};
+
 use super::{
     Options, Phase,
     fleet::{Fleet, lock},
@@ -37,6 +39,9 @@ const AFTERMATH: Duration = Duration::from_secs(1);
 struct Neighbours<'a> {
     options: &'a Options,
     world: World,
+    /// Where those live that are cut: to hear five thousand Goodbyes takes long, and the others' tasks must not wait for
+    /// that.
+    apart: Runtime,
     spared: Fleet,
     /// Tasks of the spared fleet that have ended since it was last looked.
     spans: Mutex<Vec<Span>>,
@@ -64,6 +69,7 @@ pub(super) async fn neighbour(options: &Options) -> anyhow::Result<()> {
     let shared = both.spared.shared();
     let wrong = shared.errors.load(Ordering::Relaxed) + shared.goodbyes.load(Ordering::Relaxed);
     found.figures(both.half() * 2).with("errors", wrong).print();
+    both.apart.shutdown_background();
     Ok(())
 }
 
@@ -72,7 +78,8 @@ impl<'a> Neighbours<'a> {
         let world = manager(options, &[]).await?;
         let token = world.token("spared").await;
         let spared = Fleet::new(&world, &token, options.dials, "spared")?;
-        let mut both = Self { options, world, spared, spans: Mutex::default(), over: AtomicBool::new(false) };
+        let apart = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let mut both = Self { options, world, apart, spared, spans: Mutex::default(), over: AtomicBool::new(false) };
         let half = both.half();
         both.spared.grow(half);
         both.spared.connected(half, PATIENCE).await?;
@@ -105,7 +112,7 @@ impl<'a> Neighbours<'a> {
     async fn round(&self, number: u32, found: &mut Found) -> anyhow::Result<()> {
         let name = format!("cut-{number}");
         let token = self.world.token(&name).await;
-        let mut cut = Fleet::new(&self.world, &token, self.options.dials, &name)?;
+        let mut cut = Fleet::new(&self.world, &token, self.options.dials, &name)?.on(self.apart.handle());
         cut.grow(self.half());
         cut.connected(self.half(), PATIENCE).await?;
         let callers = try_join_all((0..CALLERS).map(|_| work_until_cut(&cut, &self.world.client)));

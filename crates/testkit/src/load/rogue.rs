@@ -111,18 +111,22 @@ impl Rogue {
 
     /// Works until its token is revoked, and does not put up with it.
     pub(super) async fn live(mut self) -> anyhow::Result<()> {
+        let camp = Arc::clone(&self.camp);
         if self.number.is_multiple_of(2) {
-            self.work().await?;
-            self.come_back().await?;
-        } else {
-            let revoking = self.camp.stage.clone();
-            let mut revoking = std::pin::pin!(async move { wait(revoking, Stage::Revoking).await });
             tokio::select! {
                 over = self.work() => over?,
-                () = &mut revoking => self.defy().await?,
+                // Nobody has ended its session, which has been counted by now.
+                late = camp.reached(Stage::Late) => late?,
             }
+            self.come_back().await?;
+        } else {
+            tokio::select! {
+                over = self.work() => over?,
+                revoking = camp.reached(Stage::Revoking) => revoking?,
+            }
+            self.defy().await?;
         }
-        self.camp.reached(Stage::Returned).await?;
+        camp.reached(Stage::Returned).await?;
         self.come_back().await
     }
 
@@ -229,13 +233,6 @@ impl Rogue {
             Err(ended) if !self.camp.is(Stage::Revoking) => bail!("a session ended before its revoke: {ended}"),
             _ => Ok(()),
         }
-    }
-}
-
-async fn wait(mut stage: watch::Receiver<Stage>, until: Stage) {
-    if stage.wait_for(|now| *now >= until).await.is_err() {
-        // The round was given up, and with it whoever waits here.
-        std::future::pending::<()>().await;
     }
 }
 
