@@ -3,7 +3,7 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test release-check bench bench-full bench-compare bench-micro bench-instructions \
+.PHONY: help run test release-check bench bench-full bench-tls bench-compare bench-micro bench-instructions \
 	bench-instructions-record fmt ci
 
 help: ## lists what there is
@@ -25,6 +25,9 @@ bench: ## measures a Manager with 2,000 delegates, about two minutes after the b
 
 bench-full: ## the same with 10,000 delegates
 	@scripts/bench.sh --delegates 10000
+
+bench-tls: ## connections of 2,000 delegates, over TLS
+	@scripts/bench.sh --delegates 2000 --tls
 
 bench-compare: ## measures a Manager beside nats-server and mosquitto, about ten minutes after the build
 	@scripts/bench-compare.sh --delegates 10000

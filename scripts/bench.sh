@@ -8,5 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/need.sh cc:build-essential
+target=${CARGO_TARGET_DIR:-target}
+
 cargo build --release -p legation-manager -p legation-testkit --bins
-exec "${CARGO_TARGET_DIR:-target}/release/legation-load" "$@"
+cargo build --profile delegate -p legation-delegate --bins
+exec "$target/release/legation-load" --delegate "$target/delegate/legation-delegate" "$@"

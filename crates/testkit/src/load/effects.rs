@@ -218,7 +218,8 @@ impl<'a> Run<'a> {
     async fn look_again(&self) -> anyhow::Result<()> {
         sleep(SWEEP).await;
         let mut facts = Facts::open(self.world).await?;
-        for ended in std::mem::take(&mut *lock(&self.ended)) {
+        let all = std::mem::take(&mut *lock(&self.ended));
+        for ended in all {
             self.compare(&mut facts, &ended).await?;
         }
         Ok(())
