@@ -109,6 +109,9 @@ async fn ours(options: &Options, say: Say<'_>) -> anyhow::Result<()> {
         phases: vec![Phase::Storm, Phase::Idle, Phase::Dispatch, Phase::Revoke, Phase::Heartbeat],
         dials: options.dials,
         manager: options.manager.clone(),
+        delegate: None,
+        revokes: None,
+        tls: false,
         postgres: false,
     };
     super::phases::connections(&options, say).await?;
