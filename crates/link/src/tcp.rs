@@ -6,8 +6,9 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
+use rustix::net::{SendFlags, send};
 use tokio::{
-    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf},
     net::TcpStream,
 };
 use tokio_tungstenite::tungstenite::{
@@ -16,7 +17,12 @@ use tokio_tungstenite::tungstenite::{
 };
 
 /// The socket as the WebSocket layer reads and writes it: at once or not at all.
-struct AtOnce(TcpStream);
+struct AtOnce {
+    stream: TcpStream,
+    /// Whether what is written leaves with what follows, and not before: the last word goes with the end of its
+    /// direction in one segment, which halves what ten thousand of them cost both sides.
+    held_back: bool,
+}
 
 impl Read for AtOnce {
     /// Whoever finds nothing here asks [`TcpStream::poll_read_ready`] with a waker of its own. A read that does not fill
@@ -26,7 +32,7 @@ impl Read for AtOnce {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut nobody = Context::from_waker(Waker::noop());
         let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(&mut self.0).poll_read(&mut nobody, &mut buffer) {
+        match Pin::new(&mut self.stream).poll_read(&mut nobody, &mut buffer) {
             Poll::Ready(read) => read.map(|()| buffer.filled().len()),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -35,7 +41,10 @@ impl Read for AtOnce {
 
 impl Write for AtOnce {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
+        if !self.held_back {
+            return self.stream.try_write(bytes);
+        }
+        self.stream.try_io(Interest::WRITABLE, || Ok(send(&self.stream, bytes, SendFlags::MORE)?))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -53,7 +62,8 @@ pub(crate) struct TcpWebSocket {
 impl TcpWebSocket {
     /// The side that accepted; `read` is what was read with the upgrade's request.
     pub(crate) fn server(stream: TcpStream, read: &[u8], config: WebSocketConfig) -> Self {
-        let inner = WebSocket::from_partially_read(AtOnce(stream), read.to_vec(), Role::Server, Some(config));
+        let stream = AtOnce { stream, held_back: false };
+        let inner = WebSocket::from_partially_read(stream, read.to_vec(), Role::Server, Some(config));
         Self { inner, unwritten: false }
     }
 
@@ -77,7 +87,7 @@ impl TcpWebSocket {
             match self.inner.flush() {
                 Err(error) if would_block(&error) => {
                     self.unwritten = true;
-                    ready!(self.inner.get_ref().0.poll_write_ready(cx))?;
+                    ready!(self.inner.get_ref().stream.poll_write_ready(cx))?;
                 }
                 other => {
                     self.unwritten = false;
@@ -91,7 +101,7 @@ impl TcpWebSocket {
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
         loop {
             match self.inner.read() {
-                Err(error) if would_block(&error) => ready!(self.inner.get_ref().0.poll_read_ready(cx))?,
+                Err(error) if would_block(&error) => ready!(self.inner.get_ref().stream.poll_read_ready(cx))?,
                 other => return Poll::Ready(other),
             }
         }
@@ -112,12 +122,13 @@ impl TcpWebSocket {
 
     /// Sends messages and the close frame and ends this direction, all at once or with an error.
     pub(crate) fn part(&mut self, last: impl Iterator<Item = Vec<u8>>, frame: CloseFrame) -> Result<(), Error> {
+        self.inner.get_mut().held_back = true;
         for message in last {
             self.inner.write(Message::Binary(message.into()))?;
         }
         self.inner.close(Some(frame))?;
         let mut nobody = Context::from_waker(Waker::noop());
-        match Pin::new(&mut self.inner.get_mut().0).poll_shutdown(&mut nobody) {
+        match Pin::new(&mut self.inner.get_mut().stream).poll_shutdown(&mut nobody) {
             Poll::Ready(shut) => Ok(shut?),
             Poll::Pending => Err(io::Error::from(io::ErrorKind::WouldBlock).into()),
         }

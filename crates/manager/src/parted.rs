@@ -35,6 +35,9 @@ impl PartedLinks {
     /// Closes those whose time is over.
     pub fn let_go(&self, now: Millis) {
         let mut kept = lock(&self.0);
+        if kept.front().is_none_or(|(since, _)| since + LINGER > now) {
+            return;
+        }
         let over = kept.partition_point(|(since, _)| *since + LINGER <= now);
         let over: Vec<_> = kept.drain(..over).collect();
         drop(kept);
