@@ -161,31 +161,45 @@ impl Manager {
     }
 
     /// Writes down whom a revocation has cut and who may still hold a lease; a receipt that is complete stays as it is.
+    /// Only the token's own writes are finished by now: those of its neighbours go on between the portions.
     pub(crate) async fn complete_receipt(
         &self,
         id: ReceiptId,
-        cuts: Cuts,
+        cuts: &Cuts,
         how: &'static str,
     ) -> Result<Receipt, StoreError> {
-        let (this, now) = (self.handle(), self.clock.wall());
-        let work = job(move |tx| {
-            Box::pin(async move {
-                let mut receipt = receipts::get(tx, id).await?.ok_or(StoreError::NotFound)?;
-                if receipt.completed_at.is_some() {
-                    return Ok(receipt);
-                }
-                let holders = delegates::holders(tx, receipt.token).await?;
-                receipt.lines = this.lease_holders(&holders, receipt.token, &cuts);
-                receipt.lines.sort_by(|one, other| (&one.name, one.delegate).cmp(&(&other.name, other.delegate)));
-                let opening = this.keys.state(None, id, opening(&receipt));
-                let closed = this.keys.state(Some(&opening), id, closed(&receipt, now, how));
-                receipt.statements = vec![opening, closed];
-                receipt.completed_at = Some(now);
-                receipts::complete(tx, &receipt).await?;
-                Ok(receipt)
-            })
-        });
-        self.store.write_first(work).await
+        let read = job(move |conn| Box::pin(async move { receipts::get(conn, id).await?.ok_or(StoreError::NotFound) }));
+        let mut receipt = self.store.read(read).await?;
+        if receipt.completed_at.is_some() {
+            return Ok(receipt);
+        }
+        let token = receipt.token;
+        let holders = self.store.read(move |conn| Box::pin(delegates::holders(conn, token))).await?;
+        receipt.lines = self.write_lines(id, self.lease_holders(&holders, token, cuts)).await?;
+        let now = self.clock.wall();
+        let opening = self.keys.state(None, id, opening(&receipt));
+        let closed = self.keys.state(Some(&opening), id, closed(&receipt, now, how));
+        receipt.statements = vec![opening, closed];
+        receipt.completed_at = Some(now);
+        let complete = receipt.clone();
+        let work = job(move |tx| Box::pin(async move { receipts::complete(tx, &complete).await }));
+        self.store.write_first(work).await?;
+        Ok(receipt)
+    }
+
+    /// Writes the lines of a receipt, and answers those that it has then: some may be left of an earlier try.
+    async fn write_lines(&self, id: ReceiptId, mut lines: Vec<ReceiptLine>) -> Result<Vec<ReceiptLine>, StoreError> {
+        lines.sort_by(|one, other| (&one.name, one.delegate).cmp(&(&other.name, other.delegate)));
+        let mut added = 0;
+        for portion in lines.chunks(receipts::LINES_TOGETHER) {
+            let portion = portion.to_vec();
+            let work = job(move |tx| Box::pin(async move { receipts::add_lines(tx, id, &portion).await }));
+            added += self.store.write_first(work).await?;
+        }
+        if added == lines.len() as u64 {
+            return Ok(lines);
+        }
+        self.store.read(move |conn| Box::pin(receipts::lines(conn, id))).await
     }
 
     /// Records what a delegate's own key said: that it has stopped. Touches no other line.

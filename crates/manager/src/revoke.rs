@@ -118,7 +118,7 @@ impl Manager {
         let cuts = cuts.as_deref_mut().unwrap_or(&mut none);
         // Those of an earlier call whose receipt could not be written are not forgotten.
         cuts.extend(cut);
-        let receipt = match self.complete_receipt(receipt.id, cuts.clone(), "every session was seen closed").await {
+        let receipt = match self.complete_receipt(receipt.id, cuts, "every session was seen closed").await {
             Ok(complete) => {
                 cuts.clear();
                 complete

@@ -228,7 +228,7 @@ impl Manager {
             }
             let cuts = ending.as_deref_mut().map(std::mem::take).unwrap_or_default();
             let how = "found without any session by the sweep";
-            if let Err(error) = self.complete_receipt(receipt, cuts.clone(), how).await {
+            if let Err(error) = self.complete_receipt(receipt, &cuts, how).await {
                 tracing::debug!(%error, "a receipt waits for its completion");
                 ending.into_iter().for_each(|mut ending| *ending = cuts.clone());
             }

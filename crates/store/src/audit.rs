@@ -58,7 +58,7 @@ pub async fn last(conn: &mut Conn) -> Result<Option<(u64, Vec<u8>)>, StoreError>
 /// # Errors
 /// [`StoreError::Taken`] when a number is in use.
 pub async fn append(conn: &mut Conn, records: &[AuditRecord]) -> Result<(), StoreError> {
-    many::insert(conn, RECORDS, records, bind).await
+    many::insert(conn, RECORDS, records, bind).await.map(drop)
 }
 
 fn bind(query: Statement<'static>, record: &AuditRecord) -> Result<Statement<'static>, StoreError> {

@@ -53,7 +53,7 @@ const SET_STATUS: &str = "UPDATE delegates SET status = $2 WHERE id = $1";
 /// # Errors
 /// [`StoreError::Taken`] when another id has a key in its scope, [`StoreError::NotFound`] without its token.
 pub async fn upsert(conn: &mut Conn, delegates: &[Delegate]) -> Result<(), StoreError> {
-    many::insert(conn, DELEGATES, delegates, bind).await
+    many::insert(conn, DELEGATES, delegates, bind).await.map(drop)
 }
 
 fn bind(query: Statement<'static>, delegate: &Delegate) -> Result<Statement<'static>, StoreError> {

@@ -42,21 +42,22 @@ pub(crate) struct Into {
     pub(crate) conflict: &'static str,
 }
 
-/// Adds rows. `bind` gives a statement the columns of one, in their order.
+/// Adds rows; how many. `bind` gives a statement the columns of one, in their order.
 pub(crate) async fn insert<T>(
     conn: &mut Conn,
     Into { table, columns, conflict }: Into,
     rows: &[T],
     bind: impl Fn(Statement<'static>, &T) -> Result<Statement<'static>, StoreError>,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
+    let mut added = 0;
     for chunk in rows.chunks(ROWS_MAX) {
         let values = values(0, chunk.len(), columns.split(',').count());
         let text = format!("INSERT INTO {table} ({columns}) VALUES {values} {conflict}");
         // A single row is what most calls add, always with the same text.
         let query = passing(conn, &text).persistent(chunk.len() == 1);
-        conn.run(chunk.iter().try_fold(query, &bind)?).await?;
+        added += conn.run(chunk.iter().try_fold(query, &bind)?).await?;
     }
-    Ok(())
+    Ok(added)
 }
 
 /// A statement whose text depends on the number of rows: built of constants, not worth keeping prepared. Its arguments

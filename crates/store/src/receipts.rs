@@ -14,11 +14,15 @@ const INSERT: &str = "INSERT INTO receipts (id, token, scope, cause, reason, act
 const LINES_OF: many::Into = many::Into {
     table: "receipt_lines",
     columns: "receipt, delegate, boot, name, connected, cut_at, stopped_at, tasks_killed, lease_ends_by",
-    conflict: "",
+    // A line that is there is older than the one that would replace it, and nearer to what happened.
+    conflict: "ON CONFLICT (receipt, delegate) DO NOTHING",
 };
+/// Lines that are added at once; a revocation of many adds them one portion after the other, so that others are written
+/// in between.
+pub const LINES_TOGETHER: usize = many::ROWS_MAX;
 const ADD_STATEMENT: &str =
     "INSERT INTO receipt_statements (receipt, number, body, signature, public_key) VALUES ($1, $2, $3, $4, $5)";
-const COMPLETE: &str = "UPDATE receipts SET completed_at = $2 WHERE id = $1";
+const COMPLETE: &str = "UPDATE receipts SET completed_at = $2 WHERE id = $1 AND completed_at IS NULL";
 const COMPLETED: &str = "SELECT completed_at FROM receipts WHERE id = $1";
 const STOPPED: &str = "UPDATE receipt_lines SET stopped_at = $3, tasks_killed = $4 \
      WHERE receipt = $1 AND delegate = $2 AND stopped_at IS NULL";
@@ -51,13 +55,20 @@ pub async fn insert(conn: &mut Conn, receipt: &Receipt) -> Result<(), StoreError
     conn.run_one(query).await
 }
 
-/// Adds its lines and statements, and when it was completed.
+/// Adds lines; how many. One that is there stays.
 ///
 /// # Errors
-/// [`StoreError::Taken`] when a delegate has a line already; [`StoreError::NotFound`] for a receipt that is not there.
+/// [`StoreError::NotFound`] without its receipt.
+pub async fn add_lines(conn: &mut Conn, id: ReceiptId, lines: &[ReceiptLine]) -> Result<u64, StoreError> {
+    many::insert(conn, LINES_OF, lines, |query, line| Ok(bind(query, id, line))).await
+}
+
+/// Adds its statements, and when it was completed.
+///
+/// # Errors
+/// [`StoreError::NotFound`] for one that is complete or not there.
 pub async fn complete(conn: &mut Conn, receipt: &Receipt) -> Result<(), StoreError> {
     conn.run_one(sqlx::query(COMPLETE).bind(receipt.id.to_string()).bind(receipt.completed_at)).await?;
-    many::insert(conn, LINES_OF, &receipt.lines, |query, line| Ok(bind(query, receipt.id, line))).await?;
     for statement in &receipt.statements {
         add_statement(conn, receipt.id, statement).await?;
     }
@@ -130,13 +141,20 @@ pub async fn stopped(
 /// Those of the database.
 pub async fn get(conn: &mut Conn, id: ReceiptId) -> Result<Option<Receipt>, StoreError> {
     let Some(row) = conn.maybe(sqlx::query(GET).bind(id.to_string())).await? else { return Ok(None) };
-    let lines = conn.all(sqlx::query(LINES).bind(id.to_string())).await?;
     let statements = conn.all(sqlx::query(STATEMENTS).bind(id.to_string())).await?;
     Ok(Some(Receipt {
-        lines: lines.iter().map(line).collect::<Result<_, _>>()?,
+        lines: lines(conn, id).await?,
         statements: statements.iter().map(statement).collect::<Result<_, _>>()?,
         ..receipt(&row)?
     }))
+}
+
+/// The lines of a receipt, by name and delegate.
+///
+/// # Errors
+/// Those of the database.
+pub async fn lines(conn: &mut Conn, id: ReceiptId) -> Result<Vec<ReceiptLine>, StoreError> {
+    conn.all(sqlx::query(LINES).bind(id.to_string())).await?.iter().map(line).collect()
 }
 
 /// Those that are not complete yet, each with its token.

@@ -78,7 +78,7 @@ pub struct New {
 /// # Errors
 /// [`StoreError::Taken`] when an id exists.
 pub async fn insert(conn: &mut Conn, new: &[New]) -> Result<(), StoreError> {
-    many::insert(conn, NEW, new, bind).await
+    many::insert(conn, NEW, new, bind).await.map(drop)
 }
 
 fn bind(query: Statement<'static>, new: &New) -> Result<Statement<'static>, StoreError> {

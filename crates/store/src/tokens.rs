@@ -76,7 +76,7 @@ pub async fn insert(conn: &mut Conn, token: &DelegateToken) -> Result<(), StoreE
 /// # Errors
 /// [`StoreError::Taken`] when a token of its scope that is not deleted has the name of one, or when an id was ever used.
 pub async fn insert_all(conn: &mut Conn, new: &[DelegateToken]) -> Result<(), StoreError> {
-    many::insert(conn, NEW, new, bind).await
+    many::insert(conn, NEW, new, bind).await.map(drop)
 }
 
 fn bind(query: Statement<'static>, token: &DelegateToken) -> Result<Statement<'static>, StoreError> {
@@ -112,7 +112,7 @@ pub async fn add_secrets(conn: &mut Conn, new: &[TokenSecret], manager_key: Mana
         let query = query.bind(secret.token.to_string()).bind(i64::from(secret.generation));
         Ok(query.bind(secret.sealed_psk.clone()).bind(manager_key.to_string()))
     };
-    many::insert(conn, NEW_SECRETS, new, bind).await
+    many::insert(conn, NEW_SECRETS, new, bind).await.map(drop)
 }
 
 /// The one with this id, deleted or not.

@@ -4,7 +4,7 @@ use legation_model::{
     access::Role,
     delegate::DelegateStatus,
     ids::{DelegateId, TokenId},
-    receipt::Receipt,
+    receipt::{Receipt, ReceiptLine},
     token::TokenStatus,
 };
 use legation_store::{
@@ -196,6 +196,11 @@ pub(crate) async fn receipts(place: &Place) {
     let mut complete = Receipt { completed_at: Some(NOW + 4), ..receipt };
     complete.lines.iter_mut().for_each(|line| line.cut_at = Some(NOW + 2));
     let completed = complete.clone();
+    let add = async |lines: Vec<ReceiptLine>| write!(store, |tx| receipts::add_lines(tx, id(1), &lines).await);
+    assert_eq!(add(complete.lines[..1].to_vec()).await, Ok(1), "a first portion");
+    let later = complete.lines.iter().map(|line| ReceiptLine { cut_at: Some(NOW + 9), ..line.clone() });
+    assert_eq!(add(later.take(1).collect()).await, Ok(0), "a line was replaced");
+    assert_eq!(add(complete.lines.clone()).await, Ok(1));
     write!(store, |tx| receipts::complete(tx, &completed).await).unwrap();
     assert_eq!(get().await, complete);
     assert!(is_complete().await && incomplete().await.is_empty());
@@ -204,7 +209,7 @@ pub(crate) async fn receipts(place: &Place) {
     assert!(!stopped(id(404), NOW + 3).await);
     let again = complete.clone();
     let twice = write!(store, |tx| receipts::complete(tx, &again).await);
-    assert_eq!(twice, Err(StoreError::Taken), "a line was replaced");
+    assert_eq!(twice, Err(StoreError::NotFound), "it was completed again");
     write!(store, |tx| receipts::add_statement(tx, id(1), &make::statement(1)).await).unwrap();
     let twice = write!(store, |tx| receipts::add_statement(tx, id(1), &make::statement(1)).await);
     assert_eq!(twice, Err(StoreError::Taken), "a statement was replaced");
@@ -333,7 +338,7 @@ pub(crate) async fn long_lists_are_written_whole(place: &Place) {
     let write = store.write(job(move |tx| {
         Box::pin(async move {
             receipts::insert(tx, &receipt).await?;
-            receipts::complete(tx, &receipt).await
+            receipts::add_lines(tx, receipt.id, &receipt.lines).await
         })
     }));
     write.await.unwrap();

@@ -215,7 +215,7 @@ async fn full() {
     let revoked = store.write_first(move |tx| {
         Box::pin(async move {
             receipts::insert(tx, &receipt).await?;
-            receipts::complete(tx, &receipt).await?;
+            receipts::add_lines(tx, receipt.id, &receipt.lines).await?;
             tokens::revoke(tx, token, TokenStatus::Revoked, NOW, "leaked", receipt.id).await
         })
     });

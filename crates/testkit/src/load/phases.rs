@@ -16,7 +16,7 @@ use super::{
     manager,
     meter::{Meter, histogram},
     report::{Figures, Say, milliseconds, round},
-    scrape::Scraped,
+    scrape::{Scraped, value},
 };
 use crate::{World, procfs, world::Issued, world::scope};
 
@@ -30,6 +30,8 @@ const CHURN_ROUNDS: usize = 5;
 const CALLERS: usize = 64;
 /// The Manager's own measure of the time from an assignment's commit to its delegate's answer.
 const DISPATCH_SECONDS: &str = "legation_dispatch_seconds";
+/// The Manager's own measure of the time from revoke calls to the last session closed; here there is one.
+const CUT_SECONDS: &str = "legation_revoke_to_cut_seconds_sum";
 /// Tokens among which the last phase looks one up.
 const TOKENS: usize = 10_000;
 /// Delegates that connect to find out what a look-up costs.
@@ -156,7 +158,9 @@ async fn revoke(site: &mut Site, options: &Options) -> anyhow::Result<Figures> {
     let last = lock(&shared.last_closed).map_or(Duration::ZERO, |at| at.duration_since(begun));
     let cut = receipt.lines.iter().filter(|line| line.cut_at.is_some()).count();
     let line = Figures::new("revoke", options.delegates).spent(options.delegates as u64, spent);
-    let line = line.with("returned_ms", milliseconds(returned)).with("last_closed_seen_ms", milliseconds(last));
+    let closed = round(value(&site.world.client, CUT_SECONDS).await? * 1e3);
+    let line = line.with("returned_ms", milliseconds(returned)).with("closed_ms", closed);
+    let line = line.with("last_closed_seen_ms", milliseconds(last));
     let line = line.with("receipt_lines_cut", cut).with("goodbyes", shared.goodbyes.load(Ordering::Relaxed));
     Ok(line.with("errors", (options.delegates - cut) as u64))
 }

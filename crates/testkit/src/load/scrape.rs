@@ -8,6 +8,13 @@ use legation_api::client::Client;
 /// How many observations were at or below each bound, cumulated, as Prometheus has it.
 pub(super) struct Scraped(Vec<(f64, f64)>);
 
+/// One value without labels.
+pub(super) async fn value(client: &Client, name: &str) -> anyhow::Result<f64> {
+    let text = client.metrics().await?;
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(found.with_context(|| format!("no metric {name}"))?.trim().parse()?)
+}
+
 impl Scraped {
     /// Reads one histogram without labels of its own.
     pub(super) async fn read(client: &Client, name: &str) -> anyhow::Result<Self> {
