@@ -24,6 +24,9 @@ super::on_both!(
     attempts_left_under_an_old_token_are_stopped,
     a_restart_right_afterwards_remembers,
     a_stop_report_appends_to_its_own_line_only,
+    a_stop_report_waits_for_the_line_that_it_is_added_to,
+    a_receipt_that_could_not_be_written_is_written_later,
+    a_receipt_that_a_crash_left_open_is_completed,
     revoking_again_answers_with_the_same_receipt,
     expiry_takes_the_same_path,
     a_jumped_clock_is_doubt_and_not_a_verdict,
@@ -287,6 +290,72 @@ async fn a_stop_report_appends_to_its_own_line_only(engine: Engine) {
     assert!(line(second).stopped_reported_at.is_none());
     assert_eq!(receipt.lines.len(), 2);
     assert_eq!(receipt.statements.len(), 3, "revoked, cut, stopped");
+}
+
+async fn a_stop_report_waits_for_the_line_that_it_is_added_to(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("a1", &token);
+    puppet.join().await;
+    let live = inside.manager.tokens.get(token.id).expect("live");
+    let effect = live.enter(&inside.manager.clock).expect("an effect inside the gate");
+    let (client, id) = (inside.client.clone(), token.id);
+    let call = tokio::spawn(async move { client.revoke_token(id, &RevokeToken::default()).await });
+    let receipt = puppet.goodbye().await.receipt.expect("a receipt");
+    // The session is cut, and the receipt not written: the call still waits for the effect.
+    let report = tokio::spawn(async move { puppet.report_stop(Stopped { receipt, tasks_killed: 3 }).await });
+    for number in 0..10 {
+        inside.token(&format!("other{number}")).await;
+        assert!(!report.is_finished(), "answered before there is a line");
+    }
+    assert!(inside.client.receipt(receipt).await.expect("its head").lines.is_empty());
+    drop(effect);
+    let answer = report.await.expect("no panic");
+    assert!(matches!(answer, Attempted::Goodbye(goodbye) if goodbye.receipt == Some(receipt)));
+    call.await.expect("no panic").expect("revoked");
+    let receipt = inside.client.receipt(receipt).await.expect("a receipt");
+    assert_eq!(receipt.lines[0].tasks_killed, Some(3));
+}
+
+async fn a_receipt_that_could_not_be_written_is_written_later(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("a1", &token);
+    puppet.join().await;
+    super::behind(&inside, "ALTER TABLE receipt_lines RENAME TO elsewhere").await;
+    let receipt = revoke(&inside, &token).await;
+    assert_eq!(
+        (receipt.completed_at, puppet.goodbye().await.receipt),
+        (None, Some(receipt.id)),
+        "revoked all the same"
+    );
+    super::behind(&inside, "ALTER TABLE elsewhere RENAME TO receipt_lines").await;
+    let receipt = completed(&inside, receipt.id).await;
+    assert!(receipt.lines[0].connected && receipt.lines[0].cut_at.is_some(), "whom the call has cut is not forgotten");
+}
+
+async fn a_receipt_that_a_crash_left_open_is_completed(engine: Engine) {
+    let mut inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    inside.puppet("a1", &token).join().await;
+    let receipt = revoke(&inside, &token).await.id;
+    for undo in
+        ["DELETE FROM receipt_statements", "DELETE FROM receipt_lines", "UPDATE receipts SET completed_at = NULL"]
+    {
+        super::behind(&inside, undo).await;
+    }
+    inside.restart().await;
+    let receipt = completed(&inside, receipt).await;
+    assert_eq!((receipt.lines.len(), receipt.statements.len()), (1, 2), "its delegate may hold a lease");
+    assert!(!receipt.lines[0].connected, "nobody knows any more");
+}
+
+async fn completed(inside: &Inside, id: legation_model::ids::ReceiptId) -> Receipt {
+    eventually("the sweep completes the receipt", async || {
+        let receipt = inside.client.receipt(id).await.expect("a receipt");
+        receipt.completed_at.is_some().then_some(receipt)
+    })
+    .await
 }
 
 async fn revoking_again_answers_with_the_same_receipt(engine: Engine) {
