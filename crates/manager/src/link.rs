@@ -168,7 +168,6 @@ impl Drop for Closing {
         drop(self.session.detach());
         self.manager.sessions.unregister(&self.session);
         self.session.mark_closed();
-        self.manager.queue.nudge();
     }
 }
 
