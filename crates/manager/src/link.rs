@@ -1,5 +1,5 @@
 //! One delegate connection: its handshake, its admission, and its last word. What is said between is in
-//! [`crate::conversation`].
+//! `conversation.rs`.
 
 use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
