@@ -10,7 +10,7 @@ use legation_manager::{backlog::Backlog, live::LiveToken, session::Session};
 use legation_wire::ManagerEnd;
 
 /// The link of one session: socket, end of the protocol, timers.
-const CONNECTION_MAX: usize = 640;
+const CONNECTION_MAX: usize = 648;
 /// The socket within the link.
 const SOCKET_MAX: usize = 320;
 /// The end of the protocol within the link.
