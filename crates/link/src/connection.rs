@@ -68,6 +68,11 @@ impl<E: End> Connection<E> {
         let _late = tokio::time::timeout(deadline, farewell).await;
     }
 
+    /// Whether [`Connection::part`] can be: over plain TCP.
+    pub const fn can_part(&self) -> bool {
+        self.socket.can_part()
+    }
+
     /// Sends what the end still has to say, then closes with this code and reason, at once and without waiting for the
     /// peer; see [`Parted`]. `None` when it is closed by then, because the peer did not take it.
     ///

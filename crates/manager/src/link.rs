@@ -22,6 +22,8 @@ use crate::{
 
 /// How long a peer may take to its first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+/// How long the report of a stop waits for its receipt; less than the delegate waits for the answer.
+const RECEIPT_WAIT: Duration = Duration::from_secs(2);
 /// How long a Goodbye may take over TLS before the connection is cut without it.
 pub const GOODBYE_DEADLINE: Duration = Duration::from_millis(250);
 /// What a proven peer opens with.
@@ -110,8 +112,10 @@ impl Manager {
     async fn serve_stopped(&self, link: Link, proof: &Proof, stopped: Stopped) {
         let Some(live) = self.tokens.get(proof.hint.token) else { return };
         if live.receipt() == Some(stopped.receipt) {
-            // The call that revoked is about to write the line to which this is added.
-            drop(live.ending.lock().await);
+            // The call that revoked is about to write the line to which this is added. While it takes long, the delegate
+            // gives its place back and reports again.
+            let Ok(written) = tokio::time::timeout(RECEIPT_WAIT, live.ending.lock()).await else { return };
+            drop(written);
             let (scope, key) = (live.scope.clone(), proof.identity);
             let find =
                 job(move |conn| Box::pin(async move { legation_store::delegates::by_key(conn, &scope, &key).await }));

@@ -175,7 +175,9 @@ impl Manager {
         }
         let token = receipt.token;
         let holders = self.store.read(move |conn| Box::pin(delegates::holders(conn, token))).await?;
-        receipt.lines = self.write_lines(id, self.lease_holders(&holders, token, cuts)).await?;
+        let lines = self.lease_holders(&holders, token, cuts);
+        let fresh = receipt.lines.is_empty();
+        receipt.lines = self.write_lines(id, lines, fresh).await?;
         let now = self.clock.wall();
         let opening = self.keys.state(None, id, opening(&receipt));
         let closed = self.keys.state(Some(&opening), id, closed(&receipt, now, how));
@@ -187,8 +189,14 @@ impl Manager {
         Ok(receipt)
     }
 
-    /// Writes the lines of a receipt, and answers those that it has then: some may be left of an earlier try.
-    async fn write_lines(&self, id: ReceiptId, mut lines: Vec<ReceiptLine>) -> Result<Vec<ReceiptLine>, StoreError> {
+    /// Writes the lines of a receipt, and answers those that it has then: unless it is `fresh`, some are left of an
+    /// earlier try.
+    async fn write_lines(
+        &self,
+        id: ReceiptId,
+        mut lines: Vec<ReceiptLine>,
+        fresh: bool,
+    ) -> Result<Vec<ReceiptLine>, StoreError> {
         lines.sort_by(|one, other| (&one.name, one.delegate).cmp(&(&other.name, other.delegate)));
         let mut added = 0;
         for portion in lines.chunks(receipts::LINES_TOGETHER) {
@@ -196,7 +204,7 @@ impl Manager {
             let work = job(move |tx| Box::pin(async move { receipts::add_lines(tx, id, &portion).await }));
             added += self.store.write_first(work).await?;
         }
-        if added == lines.len() as u64 {
+        if fresh && added == lines.len() as u64 {
             return Ok(lines);
         }
         self.store.read(move |conn| Box::pin(receipts::lines(conn, id))).await

@@ -98,12 +98,18 @@ impl Manager {
         };
         let (receipt, lost) = match ended {
             Ok(ended) => ended?,
-            Err(error) => return Err(self.cut_undurable(live.as_ref(), error).await),
+            Err(error) => {
+                let (cut, refusal) = self.cut_undurable(live.as_ref(), early, error).await;
+                // The repeated call, or the sweep if the store had taken it after all, writes them down.
+                cuts.iter_mut().for_each(|cuts| cuts.extend(cut.clone()));
+                return Err(refusal);
+            }
         };
         // A first secret may be on its way here from its own transaction: it must find the end, not a way in.
         let unknown = || LiveToken::without_keys(id, receipt.scope.clone(), self.config.timing);
         let live = &live.clone().unwrap_or_else(|| self.tokens.insert(unknown()));
-        if !live.is_ended() {
+        // The sweep may have seen the end first, without knowing of a receipt.
+        if live.receipt().is_none() {
             let reason = match receipt.cause {
                 Cause::Kill => GoodbyeReason::TokenRevoked,
                 Cause::Expired => GoodbyeReason::TokenExpired,
@@ -259,15 +265,21 @@ impl Manager {
     }
 
     /// The store could not take the revocation: cut all the same, say nothing that a restart would unsay.
-    async fn cut_undurable(&self, live: Option<&Arc<LiveToken>>, error: StoreError) -> Refusal {
+    async fn cut_undurable(
+        &self,
+        live: Option<&Arc<LiveToken>>,
+        early: Vec<Arc<Session>>,
+        error: StoreError,
+    ) -> (Cuts, Refusal) {
         tracing::error!(%error, "a revocation could not be made durable");
+        let mut cuts = Cuts::new();
         if let Some(live) = live {
             live.suspend();
-            self.cut_token(live, Vec::new(), false).await;
+            cuts = self.cut_token(live, early, false).await;
         }
         let detail = "the token's delegates are cut off and refused, but the database could not be written, so a restart \
                       of the Manager would accept the token again: repeat the revoke until it succeeds";
-        Refusal::new(Code::RevokedNotDurable, detail)
+        (cuts, Refusal::new(Code::RevokedNotDurable, detail))
     }
 }
 

@@ -190,15 +190,13 @@ impl Session {
     /// cannot be, because another stop came first, or the connection is not made or not of plain TCP, its own task does
     /// it. That task is not woken yet; see [`Session::wake`].
     pub(crate) fn cut(&self, goodbye: &Arc<Goodbye>, parted: &PartedLinks, now: Millis) -> bool {
-        let told = self.stop.set(Some(Arc::clone(goodbye))).is_ok();
-        let Some(link) = told.then(|| self.detach()).flatten() else { return false };
-        match part(link, goodbye) {
-            Ok(last) => last.into_iter().for_each(|last| parted.keep(last, now)),
-            Err(link) => {
-                self.attach(link);
-                return false;
-            }
+        if self.stop.set(Some(Arc::clone(goodbye))).is_err() {
+            return false;
         }
+        // Taken out only where it can be closed here: its own task may look for it at the same moment.
+        let Some(link) = lock(&self.link).take_if(|link| link.can_part()) else { return false };
+        let last = part(link, goodbye).ok().flatten();
+        last.into_iter().for_each(|last| parted.keep(last, now));
         true
     }
 
