@@ -1,7 +1,11 @@
 //! Stopping because the Manager said so, and ending because this machine said so.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
+use legation_link::Backoff;
 use legation_model::{Clock, ids::ReceiptId};
 use legation_wire::{
     DelegateEnd, DelegateEvent, Opening,
@@ -23,6 +27,9 @@ use crate::{
 /// cut the delegate anyway, and its receipt says when the lease ends.
 const REPORT_TRIES: usize = 3;
 const REPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The window of the pause before the second try, in milliseconds: thousands that are stopped at once report at once,
+/// and a Manager sheds those for which it has no place.
+const REPORT_WINDOW: i64 = 1_000;
 /// How often a parked delegate looks for another token.
 const TOKEN_POLL: Duration = Duration::from_secs(1);
 
@@ -60,8 +67,13 @@ impl Agent {
             return;
         }
         let stopped = Stopped { receipt, tasks_killed };
-        for _ in 0..REPORT_TRIES {
+        let mut backoff = Backoff::new(REPORT_WINDOW, Arc::new(SystemEntropy));
+        for attempt in 0..REPORT_TRIES {
+            if attempt > 0 {
+                tokio::time::sleep(Duration::from_millis(backoff.wait(None).unsigned_abs())).await;
+            }
             if tokio::time::timeout(REPORT_TIMEOUT, self.report_once(stopped)).await == Ok(true) {
+                // Not noted, it is only reported again after the next start, which changes nothing.
                 let _ = self.state.write("stopped", receipt.to_string().as_bytes());
                 return;
             }

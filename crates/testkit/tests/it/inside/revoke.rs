@@ -27,6 +27,8 @@ super::on_both!(
     a_stop_report_waits_for_the_line_that_it_is_added_to,
     a_receipt_that_could_not_be_written_is_written_later,
     a_receipt_that_a_crash_left_open_is_completed,
+    a_receipt_that_is_tried_again_signs_what_its_lines_say,
+    whom_a_revoke_cut_in_vain_is_named_by_the_next_one,
     revoking_again_answers_with_the_same_receipt,
     expiry_takes_the_same_path,
     a_jumped_clock_is_doubt_and_not_a_verdict,
@@ -348,6 +350,34 @@ async fn a_receipt_that_a_crash_left_open_is_completed(engine: Engine) {
     let receipt = completed(&inside, receipt).await;
     assert_eq!((receipt.lines.len(), receipt.statements.len()), (1, 2), "its delegate may hold a lease");
     assert!(!receipt.lines[0].connected, "nobody knows any more");
+}
+
+async fn a_receipt_that_is_tried_again_signs_what_its_lines_say(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let delegate = inside.puppet("a1", &token).join().await.delegate;
+    let receipt = revoke(&inside, &token).await.id;
+    // As if the lines had been written and the call had ended there; by now nobody else knows of the delegate.
+    for undo in ["DELETE FROM receipt_statements", "UPDATE receipts SET completed_at = NULL", "DELETE FROM delegates"] {
+        super::behind(&inside, undo).await;
+    }
+    let receipt = completed(&inside, receipt).await;
+    assert_eq!(receipt.lines.len(), 1, "a line stays");
+    assert!(receipt.statements[0].body.contains(&delegate.to_string()), "{}", receipt.statements[0].body);
+}
+
+async fn whom_a_revoke_cut_in_vain_is_named_by_the_next_one(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("a1", &token);
+    puppet.join().await;
+    super::behind(&inside, "ALTER TABLE receipts RENAME TO elsewhere").await;
+    let failed = inside.client.revoke_token(token.id, &RevokeToken::default()).await;
+    assert!(matches!(failed, Err(ClientError::Problem(problem)) if problem.code == Code::RevokedNotDurable));
+    assert!(inside.manager.sessions.of_token(token.id).is_empty(), "cut all the same");
+    super::behind(&inside, "ALTER TABLE elsewhere RENAME TO receipts").await;
+    let receipt = revoke(&inside, &token).await;
+    assert!(receipt.lines[0].connected && receipt.lines[0].cut_at.is_some());
 }
 
 async fn completed(inside: &Inside, id: legation_model::ids::ReceiptId) -> Receipt {
