@@ -7,14 +7,5 @@ use legation_testkit::load::{Options, run};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run(&Options::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error),
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "the last words of a program")]
-fn complain(error: &anyhow::Error) -> ExitCode {
-    eprintln!("legation-load: {error:#}");
-    ExitCode::FAILURE
+    legation_testkit::load::exit("legation-load", run(&Options::parse()).await)
 }

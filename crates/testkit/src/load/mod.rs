@@ -19,7 +19,7 @@ mod scrape;
 mod spawn;
 mod work;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
@@ -133,6 +133,18 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     neighbour::neighbour(options).await?;
     effects::effects(options).await?;
     spawn::spawn(options).await
+}
+
+/// How a program that measures ends, with its last words where it failed.
+#[expect(clippy::print_stderr, reason = "the last words of a program")]
+pub fn exit(program: &str, outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{program}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// A Manager on empty data, with these settings.
