@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    task::Waker,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -138,10 +138,29 @@ impl Session {
         self.waker.wake();
     }
 
-    /// Queues an assignment, and notes that its answer is owed from now on.
+    /// Says an assignment on the thread of whoever made it, who is in the token's gate, and notes that its answer is
+    /// owed from now on. Where the socket does not take it at once, or other messages are before it, it is queued.
     pub(crate) fn assign(&self, assignment: Assignment) {
         lock(&self.attempts).insert(assignment.attempt, Some(Instant::now()));
-        self.send(ToDelegate::Assign(Box::new(assignment)));
+        let message = ToDelegate::Assign(Box::new(assignment));
+        if !self.say(&message) {
+            self.send(message);
+        }
+    }
+
+    /// Whether the link took a message. What the socket has not taken of it, the session's task sends on.
+    fn say(&self, message: &ToDelegate) -> bool {
+        if !self.has_nothing_to_send() || self.stop.get().is_some() {
+            return false;
+        }
+        let mut nobody = Context::from_waker(Waker::noop());
+        let said = self.with_link(|link| {
+            link.end_mut().send(message).map(|()| matches!(link.poll_flush(&mut nobody), Poll::Ready(Ok(()))))
+        });
+        if let Some(Ok(false)) = said {
+            self.wake();
+        }
+        matches!(said, Some(Ok(_)))
     }
 
     /// How long the first answer to an assignment took; nothing for any later one.
