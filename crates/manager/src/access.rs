@@ -11,7 +11,7 @@ use legation_model::{
 };
 use legation_store::{StoreError, api_keys};
 
-use crate::{Manager, audit::Actor, error::Refusal, live::lock};
+use crate::{Manager, audit::Actor, error::Refusal, lock::lock};
 
 /// Keys that are remembered: more than people and scripts have, and 200 KiB at most.
 const VOUCHED_MAX: usize = 1024;

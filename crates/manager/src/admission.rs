@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use legation_model::{
-    Millis, Scope,
+    Millis,
     ids::{AttemptId, DelegateId, SessionId},
     task::Task,
 };
@@ -19,8 +19,10 @@ use crate::{
     config::Timing,
     gate::Entered,
     joins::{Join, Joined},
-    live::{LiveToken, lock, retry},
+    live::{LiveToken, retry},
+    lock::lock,
     session::{NewSession, Session},
+    sessions::Registered,
 };
 
 /// How long a refusal waits for the call that ended the token: that is between its transaction and its cut.
@@ -28,8 +30,8 @@ const END_WAIT: Duration = Duration::from_secs(1);
 
 /// An admitted session. The gate is held until the Welcome is with the socket.
 pub struct Admission {
-    /// The registered session.
-    pub session: Arc<Session>,
+    /// The session, on the books.
+    pub registered: Registered,
     /// What the delegate is told.
     pub welcome: Welcome,
     /// Admission is an effect.
@@ -73,25 +75,27 @@ impl Manager {
         };
         let welcome = self.welcome(&live, id, proof.hint.generation);
         let held = hello.attempts.clone();
-        let session = Arc::new(Session::new(NewSession {
+        let session = Session::new(NewSession {
             id: welcome.session,
             token: Arc::clone(&live),
             delegate: id,
             hello,
             admission,
             now: self.clock.boot(),
-        }));
-        self.sessions.register(&session);
+        });
+        // From here on a revocation waits for this session, whatever happens in between.
+        let registered = Registered::new(self.handle(), session);
+        let session = &registered.session;
         if lock(&self.quarantined).contains(&id) {
             session.stop(Some(used_twice()));
         }
         // What was decided between the transaction and this line went to the session before.
-        let open = if open.is_empty() { open } else { self.still_open(&session, open).await };
+        let open = if open.is_empty() { open } else { self.still_open(session, open).await };
         if self.stopping.is_cancelled() {
             session.stop(Some(retry("the Manager is stopping")));
         }
-        self.settle_attempts(&session, &held, open).await;
-        Ok(Admission { session, welcome, entered })
+        self.settle_attempts(session, &held, open).await;
+        Ok(Admission { registered, welcome, entered })
     }
 
     fn welcome(&self, live: &LiveToken, delegate: DelegateId, generation: u32) -> Welcome {
@@ -187,9 +191,4 @@ fn limits_allow(live: &LiveToken, hello: &Hello, address: IpAddr) -> Result<(), 
         return Err(Goodbye::new(GoodbyeReason::NameRefused, "the token does not allow this DELEGATE_NAME"));
     }
     Ok(())
-}
-
-/// Whether a delegate of this scope may run a task of that one.
-pub(crate) fn serves(delegate: &Scope, task: &Scope) -> bool {
-    delegate.contains(task)
 }

@@ -16,18 +16,18 @@ use legation_link::Ended;
 use legation_store::StoreError;
 use legation_wire::{
     Close, ManagerEvent, SendError,
-    message::{FromDelegate, Goodbye, ToDelegate},
+    message::{FromDelegate, Goodbye, ToDelegate, Welcome},
 };
 use tokio::task::JoinHandle;
 
 use crate::{
     Manager,
-    admission::Admission,
     backlog::Backlog,
     gate::Entered,
     live::retry,
     recording::attempt_of,
     session::{Link, Session},
+    sessions::Registered,
 };
 
 /// Pause before reports that the store did not take are recorded again.
@@ -38,12 +38,10 @@ type Recording = JoinHandle<Vec<ToDelegate>>;
 
 /// Why a session is over.
 pub(crate) enum Leave {
-    /// It was told to stop, with this Goodbye if any.
+    /// It was told to stop, with this Goodbye if any; whoever told it may have said it and closed the link already.
     Told(Option<Arc<Goodbye>>),
     /// The link ended.
     Ended(Ended),
-    /// Whoever stopped it has closed the link already.
-    Closed,
 }
 
 /// One session at work. It is polled by hand and not written as a sequence of awaits, because ten thousand of them
@@ -59,8 +57,8 @@ pub(crate) struct Conversation {
 
 impl Conversation {
     /// Says Welcome; the rest happens when it is polled.
-    pub(crate) fn open(manager: Arc<Manager>, mut link: Link, admission: Admission) -> Self {
-        let Admission { session, welcome, entered } = admission;
+    pub(crate) fn open(registered: &Registered, mut link: Link, welcome: Welcome, entered: Entered) -> Self {
+        let (manager, session) = (Arc::clone(&registered.manager), Arc::clone(&registered.session));
         let welcomed = link.end_mut().send(&ToDelegate::Welcome(welcome));
         session.attach(link);
         if welcomed.is_err() {
@@ -178,7 +176,7 @@ impl Conversation {
     }
 
     fn with_link<T>(&self, act: impl FnOnce(&mut Link) -> T) -> Result<T, Leave> {
-        self.session.with_link(act).ok_or(Leave::Closed)
+        self.session.with_link(act).ok_or(Leave::Told(None))
     }
 }
 

@@ -4,17 +4,14 @@
 //! nudged and timed. An assignment is durable before it is sent.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
 use legation_model::{
-    Entropy, Millis,
-    ids::{AttemptId, TaskId, TokenId},
+    Millis,
+    ids::{TaskId, TokenId},
     task::{Attempt, Task, TaskState},
     token::TokenStatus,
 };
@@ -24,10 +21,11 @@ use legation_store::{
     job, tasks, tokens,
 };
 use legation_wire::message::ToDelegate;
-use tokio::sync::Notify;
 
 use crate::{
-    Manager, admission::serves, clock::JumpGuard, live::lock, session::Session, sessions::Sessions, tasks::CANCEL_GRACE,
+    Manager,
+    queue::{BATCH_MAX, Match, rests, selects},
+    tasks::CANCEL_GRACE,
 };
 
 /// How often the dispatcher looks even if nobody nudged it.
@@ -35,82 +33,6 @@ const EVERY: Duration = Duration::from_millis(500);
 /// How long a session is assigned nothing after it refused work for a reason that is not the task, in
 /// milliseconds: what hinders it may last, and the same task would come back to it at once.
 pub(crate) const REST: Millis = 5_000;
-/// Assignments written at once; more wait for the next pass.
-pub const BATCH_MAX: usize = 256;
-/// Kinds of tasks for which one pass looks in vain through all sessions: with ten thousand of them, tens of
-/// milliseconds.
-pub const VAIN_MAX: usize = 256;
-/// Tasks that may wait: beyond it submissions are refused until some have gone.
-pub const QUEUED_MAX: usize = 100_000;
-
-/// Tasks that wait, oldest first; a copy of the store's queued tasks.
-#[derive(Default)]
-pub struct Queue {
-    waiting: Mutex<BTreeMap<(Millis, TaskId), Arc<Task>>>,
-    /// Where the next search among the sessions begins.
-    turn: AtomicUsize,
-    /// Where the next pass over the tasks begins, when the last one did not come to their end.
-    resume: Mutex<Option<(Millis, TaskId)>>,
-    nudged: Notify,
-    /// The store may have queued tasks that are not here: some were put back.
-    stale: AtomicBool,
-}
-
-impl Queue {
-    /// Adds a task that is durable.
-    pub fn add(&self, task: Task) {
-        lock(&self.waiting).insert((task.created_at, task.id), Arc::new(task));
-        self.nudge();
-    }
-
-    /// Removes a task, if it waits.
-    pub fn remove(&self, task: &Task) {
-        lock(&self.waiting).remove(&(task.created_at, task.id));
-    }
-
-    /// Something changed that may let a task go: room, a delegate, a task.
-    pub fn nudge(&self) {
-        self.nudged.notify_one();
-    }
-
-    /// Tasks may have been put back in the store: look there before the next assignment.
-    pub fn reload(&self) {
-        self.stale.store(true, Ordering::Release);
-        self.nudge();
-    }
-
-    /// What waits.
-    pub fn snapshot(&self) -> Vec<Arc<Task>> {
-        lock(&self.waiting).values().cloned().collect()
-    }
-
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        lock(&self.waiting).len()
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// One task and the session that will run it.
-pub struct Match {
-    /// What is to be done.
-    pub task: Arc<Task>,
-    /// By whom.
-    pub session: Arc<Session>,
-    /// The try that it would be.
-    pub attempt: Attempt,
-}
-
-impl Match {
-    /// Gives back the room that it took up.
-    pub fn release(&self) {
-        lock(&self.session.attempts).remove(&self.attempt.id);
-    }
-}
 
 impl Manager {
     /// Dispatches until the Manager stops.
@@ -118,7 +40,7 @@ impl Manager {
         loop {
             tokio::select! {
                 () = self.stopping.cancelled() => return,
-                () = self.queue.nudged.notified() => {}
+                () = self.queue.nudged() => {}
                 () = tokio::time::sleep(EVERY) => {}
             }
             self.take_back().await;
@@ -128,12 +50,12 @@ impl Manager {
 
     /// Takes tasks that were put back in the store into the queue.
     async fn take_back(&self) {
-        if !self.queue.stale.swap(false, Ordering::AcqRel) {
+        if !self.queue.take_stale() {
             return;
         }
         match self.store.read(|conn| Box::pin(tasks::queued(conn))).await {
             Ok(queued) => queued.into_iter().for_each(|task| self.queue.add(task)),
-            Err(_) => self.queue.stale.store(true, Ordering::Release),
+            Err(_) => self.queue.set_stale(),
         }
     }
 
@@ -172,46 +94,6 @@ impl Manager {
                 0
             }
         }
-    }
-}
-
-impl Queue {
-    /// Pairs waiting tasks, oldest first, with a delegate that matches, and takes up its room.
-    pub fn match_tasks(&self, sessions: &Sessions, clock: &JumpGuard, entropy: &dyn Entropy) -> Vec<Match> {
-        let waiting = lock(&self.waiting);
-        let (mut matches, mut in_vain) = (Vec::new(), HashSet::new());
-        let from = lock(&self.resume).take().unwrap_or((Millis::MIN, TaskId([0; 16])));
-        for (key, task) in waiting.range(from..).chain(waiting.range(..from)) {
-            // What nobody has room for now, nobody has for another of the same kind.
-            let shape = (&task.scope, task.kind, &task.selectors);
-            if in_vain.contains(&shape) {
-                continue;
-            }
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-            let picked = sessions.pick(turn, |session| takes_work(session, clock) && fits(session, task));
-            let Some(session) = picked else {
-                in_vain.insert(shape);
-                if in_vain.len() == VAIN_MAX {
-                    // The next pass goes on from here, so that those behind have their turn; not at once, or a queue of
-                    // tasks that nobody takes would keep a processor busy.
-                    *lock(&self.resume) = Some(*key);
-                    break;
-                }
-                continue;
-            };
-            let attempt = Attempt {
-                id: AttemptId::random(entropy),
-                delegate: session.delegate,
-                boot: session.boot,
-                token: session.token.id,
-            };
-            lock(&session.attempts).insert(attempt.id, None);
-            matches.push(Match { task: Arc::clone(task), session, attempt });
-            if matches.len() == BATCH_MAX {
-                break;
-            }
-        }
-        matches
     }
 }
 
@@ -282,7 +164,7 @@ impl Manager {
     /// Why a task still waits: which condition excludes whom. For its rejection and for people.
     pub(crate) fn explain_waiting(&self, task: &Task) -> String {
         let sessions = self.sessions.current();
-        let in_scope: Vec<_> = sessions.iter().filter(|session| serves(&session.token.scope, &task.scope)).collect();
+        let in_scope: Vec<_> = sessions.iter().filter(|session| session.token.scope.contains(&task.scope)).collect();
         if in_scope.is_empty() {
             return format!("no delegate that serves scope {} is connected", task.scope);
         }
@@ -293,7 +175,7 @@ impl Manager {
                 excluded.push(format!("selector {selector} excludes {without} of {}", in_scope.len()));
             }
         }
-        let incapable = in_scope.iter().filter(|session| !capable(session, task)).count();
+        let incapable = in_scope.iter().filter(|session| !session.can(task.kind)).count();
         if incapable > 0 {
             excluded.push(format!("{incapable} cannot run {} tasks", task.kind));
         }
@@ -310,29 +192,4 @@ impl Manager {
         }
         excluded.join("; ")
     }
-}
-
-fn takes_work(session: &Session, clock: &JumpGuard) -> bool {
-    session.stopped().is_none()
-        && session.token.gate.is_open()
-        && !session.draining.load(Ordering::Relaxed)
-        && !rests(session, clock)
-}
-
-fn rests(session: &Session, clock: &JumpGuard) -> bool {
-    clock.boot() < session.resting_until.load(Ordering::Relaxed)
-}
-
-fn fits(session: &Session, task: &Task) -> bool {
-    serves(&session.token.scope, &task.scope)
-        && capable(session, task)
-        && task.selectors.iter().all(|selector| selects(session, selector))
-}
-
-fn capable(session: &Session, task: &Task) -> bool {
-    session.can(task.kind)
-}
-
-fn selects(session: &Session, selector: &legation_model::delegate::Selector) -> bool {
-    selector.matches(&session.name, &session.host, &session.tags, &session.token.limits.pinned_tags)
 }

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::live::lock;
+use crate::lock::lock;
 
 /// Handshakes and admissions under way at once: what a storm of ten thousand has in the making while they are served
 /// as fast as they can be. Each holds some 10 KiB.

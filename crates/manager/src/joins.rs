@@ -27,7 +27,8 @@ use legation_wire::{
 use crate::{
     Manager,
     audit::{self, Actor, Change},
-    live::{LiveToken, lock, retry},
+    live::{LiveToken, retry},
+    lock::lock,
 };
 
 /// Admissions in one transaction. Those that wait hold places for handshakes, which bounds them.

@@ -25,10 +25,12 @@ mod joins;
 pub mod keys;
 pub mod link;
 pub mod live;
+pub mod lock;
 pub mod logging;
 pub mod metrics;
 pub mod output;
 pub mod parted;
+pub mod queue;
 pub mod receipts;
 mod recording;
 pub mod reports;
@@ -63,8 +65,8 @@ use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    clock::JumpGuard, config::Config, dispatch::Queue, handshakes::Handshakes, keys::Keys, live::LiveTokens,
-    metrics::Metrics, sessions::Sessions, shared::Shared, sweep::Seen,
+    clock::JumpGuard, config::Config, handshakes::Handshakes, keys::Keys, live::LiveTokens, metrics::Metrics,
+    queue::Queue, sessions::Sessions, shared::Shared, sweep::Seen,
 };
 
 pub use start::{Running, start};

@@ -7,7 +7,7 @@ use legation_link::{Connection, Ended, Socket};
 use legation_model::Millis;
 use legation_store::job;
 use legation_wire::{
-    Close, End as _, ManagerEnd, ManagerEvent, Proof, Role,
+    Close, End as _, ManagerEnd, ManagerEvent, Opening, Proof, Role,
     message::{Goodbye, Hello, Stopped},
 };
 
@@ -17,20 +17,17 @@ use crate::{
     conversation::{Conversation, Leave},
     handshakes::Slot,
     live::retry,
-    session::{Link, Session, part},
+    session::{Link, part},
+    sessions::Registered,
 };
 
 /// How long a peer may take to its first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 /// How long the report of a stop waits for its receipt; less than the delegate waits for the answer.
 const RECEIPT_WAIT: Duration = Duration::from_secs(2);
-/// How long a Goodbye may take over TLS before the connection is cut without it.
-pub const GOODBYE_DEADLINE: Duration = Duration::from_millis(250);
-/// What a proven peer opens with.
-enum Opening {
-    Hello(Box<Hello>),
-    Stopped(Stopped),
-}
+
+/// How long a last word may take where it is not said at once, before the connection is cut without it.
+const GOODBYE_DEADLINE: Duration = Duration::from_millis(250);
 
 impl Manager {
     /// Serves one upgraded connection until it ends.
@@ -39,9 +36,9 @@ impl Manager {
     /// admitted one goes on in a task of its own.
     pub async fn serve_link(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
         if let Some((link, admission)) = Box::pin(self.open_link(socket, peer)).await {
-            let (tasks, session) = (self.connections.clone(), Arc::clone(&admission.session));
-            let closing = Closing { manager: Arc::clone(&self), session };
-            tasks.spawn(serve_session(closing, Conversation::open(self, link, admission)));
+            let Admission { registered, welcome, entered } = admission;
+            let conversation = Conversation::open(&registered, link, welcome, entered);
+            self.connections.spawn(serve_session(registered, conversation));
         }
     }
 
@@ -63,7 +60,7 @@ impl Manager {
         );
         let clock = Arc::clone(&self.clock);
         let mut link = Box::new(Connection::new(socket, end, move || clock.boot()));
-        match opening(&mut link, &first, self.clock.boot()).await {
+        match prove(&mut link, &first, self.clock.boot()).await {
             Ok((proof, _)) if proof.role != Role::Delegate => {
                 self.say_goodbye(link, &retry("this Manager does not serve upgraders")).await;
             }
@@ -99,7 +96,7 @@ impl Manager {
                 return None;
             }
         };
-        let session = &admission.session;
+        let session = &admission.registered.session;
         self.metrics.admitted.inc();
         tracing::info!(
             delegate = %session.delegate, name = %session.name, host = %session.host, %peer, token = %session.token.id,
@@ -147,36 +144,20 @@ impl Manager {
 
 /// Serves an admitted session until it is over, and says the last word unless that is done.
 #[expect(clippy::manual_async_fn, reason = "an async function would keep its arguments twice")]
-fn serve_session(closing: Closing, mut conversation: Conversation) -> impl Future<Output = ()> {
+fn serve_session(registered: Registered, mut conversation: Conversation) -> impl Future<Output = ()> {
     async move {
         let leave = poll_fn(|cx| conversation.poll(cx)).await;
         if let Leave::Ended(ended) = &leave {
-            tracing::info!(delegate = %closing.session.delegate, %ended, "delegate disconnected");
+            tracing::info!(delegate = %registered.session.delegate, %ended, "delegate disconnected");
         }
-        if let (Leave::Told(Some(goodbye)), Some(link)) = (leave, closing.session.detach()) {
-            Box::pin(closing.manager.say_goodbye(link, &goodbye)).await;
+        if let (Leave::Told(Some(goodbye)), Some(link)) = (leave, registered.session.detach()) {
+            Box::pin(registered.manager.say_goodbye(link, &goodbye)).await;
         }
-    }
-}
-
-/// Takes a session off the books when its task is over, also by a panic: a revocation waits for that.
-struct Closing {
-    manager: Arc<Manager>,
-    session: Arc<Session>,
-}
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        // A recording that is still under way ends with its session.
-        self.session.stop(None);
-        drop(self.session.detach());
-        self.manager.sessions.unregister(&self.session);
-        self.session.mark_closed();
     }
 }
 
 /// Drives the handshake from its first message to the first frame.
-async fn opening(link: &mut Link, first: &[u8], now: Millis) -> Result<(Proof, Opening), Ended> {
+async fn prove(link: &mut Link, first: &[u8], now: Millis) -> Result<(Proof, Opening), Ended> {
     link.end_mut().receive(first, now).map_err(Ended::Protocol)?;
     let mut proof = None;
     loop {

@@ -20,6 +20,7 @@ use crate::{
     clock::JumpGuard,
     config::Timing,
     gate::{Entered, Gate},
+    lock::lock,
     revoke::Cuts,
 };
 
@@ -198,11 +199,6 @@ impl TokenKeys for LiveTokens {
         let keys = lock(&token.keys);
         keys.iter().find(|(generation, _)| *generation == hint.generation).map(|(_, key)| key.clone())
     }
-}
-
-/// Locks a mutex whose holder cannot leave a half-made value behind, so that a panic elsewhere is no reason to stop.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

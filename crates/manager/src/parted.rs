@@ -9,7 +9,7 @@ use std::{collections::VecDeque, sync::Mutex};
 use legation_link::Parted;
 use legation_model::Millis;
 
-use crate::live::lock;
+use crate::lock::lock;
 
 /// How long one is kept, in milliseconds: a round trip over a satellite fits into half of it.
 const LINGER: Millis = 1_000;
@@ -24,6 +24,8 @@ impl PartedLinks {
     /// Keeps one from `now` on.
     pub fn keep(&self, parted: Parted, now: Millis) {
         let mut kept = lock(&self.0);
+        // Two who close at the same time may have looked at the clock in the other order.
+        let now = kept.back().map_or(now, |(last, _)| now.max(*last));
         let surplus = if kept.len() >= PARTED_MAX { kept.pop_front() } else { None };
         kept.push_back((now, parted));
         drop(kept);

@@ -24,7 +24,7 @@ use crate::{
 
 impl Keys {
     /// Signs the next statement of a receipt.
-    pub fn state(&self, previous: Option<&Statement>, receipt: ReceiptId, said: impl Serialize) -> Statement {
+    pub fn sign_statement(&self, previous: Option<&Statement>, receipt: ReceiptId, said: impl Serialize) -> Statement {
         let number = previous.map_or(0, |statement| statement.number + 1);
         let previous = previous.map(|previous| hex(&sha256(previous.body.as_bytes())));
         let body = serde_json::to_string(&Body { receipt, number, previous, said }).expect("a statement is JSON");
@@ -46,7 +46,7 @@ struct Body<Said> {
 
 /// What the opening statement says.
 #[derive(Serialize)]
-pub struct Opening<'a> {
+pub struct OpeningStatement<'a> {
     statement: &'static str,
     token: TokenId,
     scope: &'a Scope,
@@ -68,8 +68,8 @@ struct OpeningLine<'a> {
 }
 
 /// The opening statement of a receipt.
-pub fn opening(receipt: &Receipt) -> Opening<'_> {
-    Opening {
+pub fn opening(receipt: &Receipt) -> OpeningStatement<'_> {
+    OpeningStatement {
         statement: "revoked",
         token: receipt.token,
         scope: &receipt.scope,
@@ -124,7 +124,7 @@ fn unwritten() -> StoreError {
 /// Those of the store.
 pub async fn append(tx: &mut Tx, keys: &Keys, id: ReceiptId, body: Value) -> Result<(), StoreError> {
     let last = receipts::last_statement(tx, id).await?;
-    let statement = keys.state(Some(&last), id, body);
+    let statement = keys.sign_statement(Some(&last), id, body);
     receipts::add_statement(tx, id, &statement).await
 }
 
@@ -179,8 +179,8 @@ impl Manager {
         let fresh = receipt.lines.is_empty();
         receipt.lines = self.write_lines(id, lines, fresh).await?;
         let now = self.clock.wall();
-        let opening = self.keys.state(None, id, opening(&receipt));
-        let closed = self.keys.state(Some(&opening), id, closed(&receipt, now, how));
+        let opening = self.keys.sign_statement(None, id, opening(&receipt));
+        let closed = self.keys.sign_statement(Some(&opening), id, closed(&receipt, now, how));
         receipt.statements = vec![opening, closed];
         receipt.completed_at = Some(now);
         let complete = receipt.clone();

@@ -9,7 +9,7 @@ use legation_wire::message::{FromDelegate, ToDelegate};
 use crate::{
     Manager,
     dispatch::REST,
-    live::lock,
+    lock::lock,
     recording::{Recorded, Reported, record_all},
     session::Session,
 };

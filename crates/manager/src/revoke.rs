@@ -82,7 +82,7 @@ impl Manager {
         reason: String,
     ) -> Result<Receipt, Refusal> {
         let live = self.tokens.get(id);
-        let mut cuts = match &live {
+        let held = match &live {
             Some(live) => Some(live.ending.lock().await),
             None => None,
         };
@@ -101,13 +101,19 @@ impl Manager {
             Err(error) => {
                 let (cut, refusal) = self.cut_undurable(live.as_ref(), early, error).await;
                 // The repeated call, or the sweep if the store had taken it after all, writes them down.
-                cuts.iter_mut().for_each(|cuts| cuts.extend(cut.clone()));
+                if let Some(mut cuts) = held {
+                    cuts.extend(cut);
+                }
                 return Err(refusal);
             }
         };
         // A first secret may be on its way here from its own transaction: it must find the end, not a way in.
         let unknown = || LiveToken::without_keys(id, receipt.scope.clone(), self.config.timing);
         let live = &live.clone().unwrap_or_else(|| self.tokens.insert(unknown()));
+        let mut cuts = match held {
+            Some(held) => held,
+            None => live.ending.lock().await,
+        };
         // The sweep may have seen the end first, without knowing of a receipt.
         if live.receipt().is_none() {
             let reason = match receipt.cause {
@@ -120,11 +126,9 @@ impl Manager {
         let cut = self.cut_token(live, early, true).await;
         self.metrics.revoke_to_cut(self.clock.boot() - begun);
         self.queue.nudge();
-        let mut none = Cuts::new();
-        let cuts = cuts.as_deref_mut().unwrap_or(&mut none);
         // Those of an earlier call whose receipt could not be written are not forgotten.
         cuts.extend(cut);
-        let receipt = match self.complete_receipt(receipt.id, cuts, "every session was seen closed").await {
+        let receipt = match self.complete_receipt(receipt.id, &cuts, "every session was seen closed").await {
             Ok(complete) => {
                 cuts.clear();
                 complete
@@ -243,10 +247,12 @@ impl Manager {
         live.gate.emptied().await;
         // An effect that was inside may have registered one more session; now that the gate is empty none can.
         sessions.extend(self.cut_sessions(live, say).await);
+        // Of two sessions of one delegate the later one says which start it was.
+        sessions.sort_by_key(|session| session.admission);
         let mut cuts = Cuts::new();
         for session in sessions {
             session.closed().await;
-            cuts.entry(session.delegate).or_insert_with(|| (session.boot, self.clock.wall()));
+            cuts.insert(session.delegate, (session.boot, self.clock.wall()));
         }
         cuts
     }

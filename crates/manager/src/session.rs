@@ -26,10 +26,7 @@ use legation_wire::{
 };
 use tokio::sync::Notify;
 
-use crate::{
-    live::{LiveToken, lock},
-    parted::PartedLinks,
-};
+use crate::{live::LiveToken, lock::lock, parted::PartedLinks};
 
 /// Messages that may wait for one session: more than any capacity of assignments and cancels together.
 pub const OUTBOX_MAX: usize = 4096;
@@ -240,7 +237,7 @@ impl Session {
         self.stop.get()
     }
 
-    /// Marks the socket as closed; called by the session's own task, last.
+    /// Marks the socket as closed, by whoever closed it: its own task or the thread that revokes.
     pub fn mark_closed(&self) {
         self.closed.store(true, Ordering::Release);
         self.gone.notify_waiters();

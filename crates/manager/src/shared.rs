@@ -6,7 +6,7 @@ use legation_store::StoreError;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::live::lock;
+use crate::lock::lock;
 
 /// Requests of one kind, and where each hears its answer.
 pub(crate) struct Shared<Q, A> {

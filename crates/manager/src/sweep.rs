@@ -20,7 +20,7 @@ use legation_model::{
 use legation_store::{delegates, idempotency, job, receipts, tasks, tokens};
 use legation_wire::GoodbyeReason;
 
-use crate::{Manager, audit::Actor, live::lock};
+use crate::{Manager, audit::Actor, lock::lock};
 
 /// How often the quick steps run.
 const EVERY: Duration = Duration::from_millis(250);

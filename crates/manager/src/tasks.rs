@@ -20,9 +20,9 @@ use crate::{
     access::Caller,
     accounts::KnownAccounts,
     audit::{self, Actor, Change},
-    dispatch::QUEUED_MAX,
     error::Refusal,
     idempotency::{self, Idempotency},
+    queue::QUEUED_MAX,
     session::Session,
 };
 

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use legation_manager::{
-    dispatch::{BATCH_MAX, Match, QUEUED_MAX, Queue, VAIN_MAX},
+    queue::{BATCH_MAX, Match, QUEUED_MAX, Queue, VAIN_MAX},
     sessions::Sessions,
 };
 use legation_model::{

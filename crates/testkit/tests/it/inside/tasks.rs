@@ -7,7 +7,7 @@ use legation_api::{
     client::{Client, ClientError},
     tasks::{Shell, SubmitTask, Work},
 };
-use legation_manager::dispatch::QUEUED_MAX;
+use legation_manager::queue::QUEUED_MAX;
 use legation_model::{
     delegate::Selector,
     ids::{AttemptId, TaskId},
