@@ -2,7 +2,8 @@
 //!
 //! Each virtual delegate is the product's own end of the protocol on the product's own connection loop; only the
 //! socket below is made here, because it needs a source address of its own. The generator lives on one thread, so
-//! that a machine of two cores leaves the other one to the Manager. What it prints is one line of JSON for each
+//! that a machine of two cores leaves the other one to the Manager; where two fleets are measured beside each other, the
+//! one that is cut has a thread of its own. What it prints is one line of JSON for each
 //! phase; a figure that the generator itself held back is marked.
 
 pub mod compare;

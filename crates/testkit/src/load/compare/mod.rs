@@ -1,4 +1,7 @@
-//! The same phases, through the same generator, against servers that others made.
+//! The same phases against servers that others made.
+//!
+//! The Manager is measured with the fleet of the load generator. The others have a crowd of small clients, which is
+//! dialled, counted and timed in the same way and on the same thread.
 //!
 //! Absolute figures say as much about a machine as about a program; a ratio between two programs that were measured
 //! in turn on the same machine says more. So each round measures all servers one after the other, and what counts is

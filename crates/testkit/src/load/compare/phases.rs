@@ -1,4 +1,4 @@
-//! The phases against a server of another make; the lines have the fields that ours have.
+//! The phases against a server of another make; what the lines share with ours has the same name.
 
 use std::time::{Duration, Instant};
 
