@@ -48,7 +48,7 @@ impl Site {
     async fn new(options: &Options, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let world = manager(options, settings).await?;
         let token = world.token("load").await;
-        let fleet = fleet(&world, &token, options)?;
+        let fleet = fleet(&world, &token)?;
         Ok(Self { world, token, fleet })
     }
 
@@ -65,8 +65,8 @@ impl Site {
     }
 }
 
-fn fleet(world: &World, token: &Issued, options: &Options) -> anyhow::Result<Fleet> {
-    Fleet::new(world, token, options.dials, "load")
+fn fleet(world: &World, token: &Issued) -> anyhow::Result<Fleet> {
+    Fleet::new(world, token, "load")
 }
 
 /// Connections: all come, stay, some change, work, and all go.
@@ -243,7 +243,7 @@ async fn lookups(options: &Options) -> anyhow::Result<()> {
     let count = options.delegates.min(LOOKUPS);
     let mut site = Site::new(options, &[]).await?;
     let cost = async |site: &mut Site| -> anyhow::Result<f64> {
-        let mut fleet = fleet(&site.world, &site.token, options)?;
+        let mut fleet = fleet(&site.world, &site.token)?;
         let meter = Meter::start(site.pid()?);
         fleet.grow(count);
         fleet.connected(count, PATIENCE).await?;

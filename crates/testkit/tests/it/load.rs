@@ -70,16 +70,17 @@ async fn nothing_happens_after_a_revoke_has_returned(engine: Engine) {
 
 #[tokio::test]
 async fn what_cannot_be_measured_is_refused() {
-    let unable: [&[&str]; 5] = [
-        &["--delegates", "0"],
-        &["--seconds", "0"],
-        &["--manager", "/nowhere"],
-        &["--phases", "spawn", "--delegate", "/nowhere"],
-        &["--tls", "--phases", "revoke"],
+    let unable: [(&str, &[&str]); 6] = [
+        ("error: ", &["--delegates", "0"]),
+        ("error: ", &["--seconds", "121"]),
+        ("error: ", &["--revokes", "0"]),
+        ("legation-load: ", &["--manager", "/nowhere"]),
+        ("legation-load: ", &["--phases", "spawn", "--delegate", "/nowhere"]),
+        ("legation-load: ", &["--tls", "--phases", "revoke"]),
     ];
-    for arguments in unable {
+    for (complaint, arguments) in unable {
         let output = Command::new(program()).args(arguments).output().await.expect("the program");
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.starts_with("legation-load: "), "{said}");
+        assert!(!output.status.success() && said.starts_with(complaint), "{said}");
     }
 }
