@@ -10,5 +10,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/need.sh cc:build-essential nats-server:nats-server mosquitto:mosquitto
-cargo build --release -p legation-manager -p legation-testkit --bins
+cargo build --locked --release -p legation-manager -p legation-testkit --bin legation-manager --bin legation-compare
 exec "${CARGO_TARGET_DIR:-target}/release/legation-compare" "$@"

@@ -10,6 +10,6 @@ cd "$(dirname "$0")/.."
 scripts/need.sh cc:build-essential
 target=${CARGO_TARGET_DIR:-target}
 
-cargo build --release -p legation-manager -p legation-testkit --bins
-cargo build --profile delegate -p legation-delegate --bins
+cargo build --locked --release -p legation-manager -p legation-testkit --bin legation-manager --bin legation-load
+cargo build --locked --profile delegate -p legation-delegate --bin legation-delegate
 exec "$target/release/legation-load" --delegate "$target/delegate/legation-delegate" "$@"

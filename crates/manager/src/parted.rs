@@ -2,7 +2,7 @@
 //!
 //! Nothing is read from them and nothing more can be written. Closed at once, with something of the peer unread, the
 //! kernel would answer with a reset, which may destroy what was said last. One sweep lets all of them go; each for
-//! itself would cost a timer and a waking.
+//! itself would cost a timer and a waking. `docs/decisions/0009-one-thread-says-goodbye.md` says who closes them.
 
 use std::{collections::VecDeque, sync::Mutex};
 
@@ -13,7 +13,8 @@ use crate::lock::lock;
 
 /// How long one is kept, in milliseconds: a round trip over a satellite fits into half of it.
 const LINGER: Millis = 1_000;
-/// The most that are kept; beyond it the oldest go at once.
+/// The most that are kept, each a descriptor and what its socket buffers: a revocation of twice the ten thousand that a
+/// Manager is measured with fits. Beyond it the oldest go at once, and whoever is far away may miss its Goodbye.
 const PARTED_MAX: usize = 20_000;
 
 /// Those that are kept, oldest first.

@@ -22,10 +22,11 @@ const WARM_UP: u32 = 2;
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => compare(),
+        [] => compare(false),
+        ["--strict"] => compare(true),
         ["--record"] => record(),
         ["--run", name] => run(ALL.iter().find(|operation| operation.name == name).context("no such operation")?),
-        _ => bail!("usage: [--record]"),
+        _ => bail!("usage: [--record | --strict]"),
     }
 }
 
@@ -56,19 +57,20 @@ fn record() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn compare() -> anyhow::Result<ExitCode> {
+/// Where it is strict, counts that cannot be compared are a failure too.
+fn compare(strict: bool) -> anyhow::Result<ExitCode> {
     let text = fs::read_to_string(baseline()).with_context(|| format!("no baseline: record one with `{RECORD}`"))?;
     let (baseline, now) = (text.parse::<Counts>()?, count()?);
     say(&table(&baseline, &now));
-    let (word, code) = match judge(&baseline, &now) {
-        Verdict::Open { better: false } => ("every operation is within its baseline".to_owned(), ExitCode::SUCCESS),
-        Verdict::Open { better: true } => {
-            (format!("some became better: let the baseline say so with `{RECORD}`"), ExitCode::SUCCESS)
-        }
-        Verdict::Shut(why) => (why, ExitCode::FAILURE),
+    let verdict = judge(&baseline, &now);
+    let word = match &verdict {
+        Verdict::Open { better: false } => "every operation is within its baseline".to_owned(),
+        Verdict::Open { better: true } => format!("some became better: let the baseline say so with `{RECORD}`"),
+        Verdict::NotComparable(why) => format!("NOT COMPARABLE, nothing was held to the baseline: {why}"),
+        Verdict::Shut(why) => why.clone(),
     };
     say(&format!("\n{word}"));
-    Ok(code)
+    Ok(if verdict.passes(strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn baseline() -> PathBuf {

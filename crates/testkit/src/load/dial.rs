@@ -35,6 +35,10 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// it never has to look long for a free one.
 const SOURCES: usize = 16;
 
+/// Connections that one fleet or crowd has in the making at once: enough that a server always has one to go on with, and
+/// well below what a Manager takes from one source.
+pub(super) const DIALS: usize = 256;
+
 /// The way to one Manager.
 pub(super) struct Route {
     to: SocketAddr,

@@ -49,8 +49,6 @@ const LANES: usize = 8;
 const ROGUES: usize = 8;
 /// Callers at once for one token; one for each delegate waits for a task that never ends.
 const CALLERS: usize = 3 * ROGUES;
-/// Revokes for each second that was asked for.
-const REVOKES_A_SECOND: usize = 10;
 /// How long all delegates of a round may take to have work.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Work before a revoke goes on for a random part of this, so that each meets the Manager at another moment.
@@ -67,13 +65,12 @@ pub(super) async fn effects(options: &Options) -> anyhow::Result<()> {
     }
     let mut world = manager(options, &[]).await?;
     let pid = world.manager().pid().context("the Manager ended")?;
-    let revokes = options.revokes.unwrap_or(REVOKES_A_SECOND * options.seconds as usize);
-    let run = Run::new(&world, revokes)?;
+    let run = Run::new(&world, options.revokes)?;
     let meter = Meter::start(pid);
-    try_join_all((0..LANES.min(revokes)).map(|_| run.lane())).await?;
+    try_join_all((0..LANES.min(run.revokes)).map(|_| run.lane())).await?;
     let spent = meter.read();
     run.look_again().await?;
-    run.figures().spent(revokes as u64, spent).print();
+    run.figures().spent(run.revokes as u64, spent).print();
     Ok(())
 }
 

@@ -23,7 +23,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{dial::Route, meter::histogram, work::Work};
+use super::{
+    dial::{DIALS, Route},
+    meter::histogram,
+    work::Work,
+};
 use crate::{World, world::Issued};
 
 /// The window of the first retry until a Manager has named one, in milliseconds.
@@ -60,13 +64,13 @@ pub(super) struct Shared {
 
 impl Fleet {
     /// A fleet without delegates, whose own tag will be this.
-    pub(super) fn new(world: &World, token: &Issued, dials: usize, tag: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(world: &World, token: &Issued, tag: &str) -> anyhow::Result<Self> {
         let tag: Name = tag.parse().context("a tag")?;
         let shared = Shared {
             route: Route::to(world)?,
             token: token.value.expose().parse().context("the Manager's own token")?,
             tag: tag.clone(),
-            dials: Semaphore::new(dials),
+            dials: Semaphore::new(DIALS),
             returning: AtomicBool::new(false),
             connected: AtomicUsize::new(0),
             changed: Notify::new(),

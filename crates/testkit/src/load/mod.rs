@@ -2,7 +2,8 @@
 //!
 //! Each virtual delegate is the product's own end of the protocol on the product's own connection loop; only the
 //! socket below is made here, because it needs a source address of its own. The generator lives on one thread, so
-//! that a machine of two cores leaves the other one to the Manager. What it prints is one line of JSON for each
+//! that a machine of two cores leaves the other one to the Manager; where two fleets are measured beside each other, the
+//! one that is cut has a thread of its own. What it prints is one line of JSON for each
 //! phase; a figure that the generator itself held back is marked.
 
 pub mod compare;
@@ -22,7 +23,7 @@ mod work;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, builder::RangedU64ValueParser, value_parser};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{Engine, World, binaries::Binaries};
@@ -35,6 +36,8 @@ const FILES_BESIDE: u64 = 500;
 const DELEGATES_MAX: usize = 19_500;
 /// The longest measurement of a phase that runs for a time.
 const SECONDS_MAX: u64 = 120;
+/// The most revokes of one run: each leaves a token of which everything is looked at again at the end.
+const REVOKES_MAX: usize = 100_000;
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,11 +58,11 @@ pub enum Phase {
     Restart,
     /// Tokens are created by 64 callers.
     Create,
-    /// The first connects again, among 10,000 tokens.
+    /// Delegates connect where theirs is the only token, and among 10,000.
     Tokens,
     /// Half of the delegates are revoked, and what the tasks of the others feel of it.
     Neighbour,
-    /// Tokens are revoked under load, one after the other, and what happens of them afterwards.
+    /// Tokens are revoked under load, and what happens of them afterwards.
     Effects,
     /// The real delegate is started.
     Spawn,
@@ -80,33 +83,35 @@ impl Phase {
     about = "Measures a Manager under load; prints a line of JSON for each phase"
 )]
 pub struct Options {
-    /// Virtual delegates
-    #[arg(long, default_value_t = 2_000)]
+    /// Virtual delegates; create, effects and spawn ignore this, and tokens takes 2,000 at most
+    #[arg(long, default_value_t = 2_000, value_parser = up_to(DELEGATES_MAX))]
     pub delegates: usize,
     /// Seconds of each phase that lasts for a time
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(1..=SECONDS_MAX))]
     pub seconds: u64,
-    /// Phases to measure, in this order of their own
-    #[arg(long, value_delimiter = ',', default_values_t = Vec::<Phase>::new(), value_enum)]
+    /// Phases to measure [default: all]; they run in the order listed here
+    #[arg(long, value_delimiter = ',', value_enum)]
     pub phases: Vec<Phase>,
-    /// Connections in the making at once
-    #[arg(long, default_value_t = 256)]
-    pub dials: usize,
     /// The Manager's program [default: legation-manager beside this program]
     #[arg(long)]
     pub manager: Option<PathBuf>,
     /// The delegate's program, for spawn [default: legation-delegate beside this program]
     #[arg(long)]
     pub delegate: Option<PathBuf>,
-    /// Revokes of effects [default: 10 for each second of --seconds]
-    #[arg(long)]
-    pub revokes: Option<usize>,
+    /// Revokes of effects
+    #[arg(long, default_value_t = 100, value_parser = up_to(REVOKES_MAX))]
+    pub revokes: usize,
     /// Connect through TLS, encrypted within it as ever; only storm, idle and heartbeat are measured so
     #[arg(long)]
     pub tls: bool,
     /// Keep data in PostgreSQL at LEGATION_TEST_POSTGRES instead of SQLite
     #[arg(long)]
     pub postgres: bool,
+}
+
+/// A number from one up to this.
+fn up_to(most: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=most as u64)
 }
 
 impl Options {
@@ -120,9 +125,6 @@ impl Options {
 /// # Errors
 /// What keeps it from measuring: a program that is missing, a limit that is too low, a Manager that ended.
 pub async fn run(options: &Options) -> anyhow::Result<()> {
-    if !(1..=DELEGATES_MAX).contains(&options.delegates) || !(1..=SECONDS_MAX).contains(&options.seconds) {
-        bail!("choose 1 to {DELEGATES_MAX} delegates and 1 to {SECONDS_MAX} seconds");
-    }
     if options.tls && !options.phases.iter().all(|phase| phase.has_tls()) {
         bail!("--tls measures storm, idle and heartbeat only");
     }

@@ -77,7 +77,7 @@ impl<'a> Neighbours<'a> {
     async fn new(options: &'a Options) -> anyhow::Result<Self> {
         let world = manager(options, &[]).await?;
         let token = world.token("spared").await;
-        let spared = Fleet::new(&world, &token, options.dials, "spared")?;
+        let spared = Fleet::new(&world, &token, "spared")?;
         let apart = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let mut both = Self { options, world, apart, spared, spans: Mutex::default(), over: AtomicBool::new(false) };
         let half = both.half();
@@ -112,7 +112,7 @@ impl<'a> Neighbours<'a> {
     async fn round(&self, number: u32, found: &mut Found) -> anyhow::Result<()> {
         let name = format!("cut-{number}");
         let token = self.world.token(&name).await;
-        let mut cut = Fleet::new(&self.world, &token, self.options.dials, &name)?.on(self.apart.handle());
+        let mut cut = Fleet::new(&self.world, &token, &name)?.on(self.apart.handle());
         cut.grow(self.half());
         cut.connected(self.half(), PATIENCE).await?;
         let callers = try_join_all((0..CALLERS).map(|_| work_until_cut(&cut, &self.world.client)));

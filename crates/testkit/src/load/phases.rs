@@ -1,11 +1,11 @@
 //! The phases, each a measurement.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 use legation_api::tokens::{CreateToken, RevokeToken};
 use rustix::process::Signal;
@@ -32,7 +32,7 @@ const CALLERS: usize = 64;
 const DISPATCH_SECONDS: &str = "legation_dispatch_seconds";
 /// The Manager's own measure of the time from revoke calls to the last session closed; here there is one.
 const CUT_SECONDS: &str = "legation_revoke_to_cut_seconds_sum";
-/// Tokens among which the last phase looks one up.
+/// Tokens among which one is looked up.
 const TOKENS: usize = 10_000;
 /// Delegates that connect to find out what a look-up costs.
 const LOOKUPS: usize = 2_000;
@@ -48,7 +48,7 @@ impl Site {
     async fn new(options: &Options, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let world = manager(options, settings).await?;
         let token = world.token("load").await;
-        let fleet = fleet(&world, &token, options)?;
+        let fleet = fleet(&world, &token)?;
         Ok(Self { world, token, fleet })
     }
 
@@ -65,8 +65,8 @@ impl Site {
     }
 }
 
-fn fleet(world: &World, token: &Issued, options: &Options) -> anyhow::Result<Fleet> {
-    Fleet::new(world, token, options.dials, "load")
+fn fleet(world: &World, token: &Issued) -> anyhow::Result<Fleet> {
+    Fleet::new(world, token, "load")
 }
 
 /// Connections: all come, stay, some change, work, and all go.
@@ -90,7 +90,7 @@ pub(super) async fn connections(options: &Options, say: Say<'_>) -> anyhow::Resu
         say(idle(&mut site, options, before).await?);
     }
     if options.wants(Phase::Churn) {
-        churn(&mut site, options).await?;
+        say(churn(&mut site, options).await?);
     }
     if options.wants(Phase::Dispatch) {
         say(dispatch(&mut site, options, 1).await?);
@@ -113,7 +113,7 @@ async fn idle(site: &mut Site, options: &Options, before: u64) -> anyhow::Result
     Ok(line.with("server_core", round(spent.server_cpu.as_secs_f64() / spent.wall.as_secs_f64())))
 }
 
-async fn churn(site: &mut Site, options: &Options) -> anyhow::Result<()> {
+async fn churn(site: &mut Site, options: &Options) -> anyhow::Result<Figures> {
     let part = options.delegates / 10;
     let before = site.resident()?;
     let meter = Meter::start(site.pid()?);
@@ -126,8 +126,7 @@ async fn churn(site: &mut Site, options: &Options) -> anyhow::Result<()> {
     let spent = meter.read();
     let line = Figures::new("churn", options.delegates).spent((part * CHURN_ROUNDS) as u64, spent);
     let growth = site.resident()?.saturating_sub(before);
-    line.with("resident_growth_kib", growth).with("errors", site.errors()).print();
-    Ok(())
+    Ok(line.with("resident_growth_kib", growth).with("errors", site.errors()))
 }
 
 async fn dispatch(site: &mut Site, options: &Options, window: usize) -> anyhow::Result<Figures> {
@@ -184,12 +183,12 @@ pub(super) async fn heartbeats(options: &Options, say: Say<'_>) -> anyhow::Resul
         say(line.with("errors", site.errors()).with("tls", options.tls));
     }
     if options.wants(Phase::Restart) {
-        restart(&mut site, options).await?;
+        say(restart(&mut site, options).await?);
     }
     Ok(())
 }
 
-async fn restart(site: &mut Site, options: &Options) -> anyhow::Result<()> {
+async fn restart(site: &mut Site, options: &Options) -> anyhow::Result<Figures> {
     site.fleet.set_returning(true);
     site.world.manager().signal(Signal::TERM);
     let stopping = Instant::now();
@@ -202,11 +201,8 @@ async fn restart(site: &mut Site, options: &Options) -> anyhow::Result<()> {
     let spent = meter.read();
     site.fleet.set_returning(false);
     let line = Figures::new("restart", options.delegates).spent(options.delegates as u64, spent);
-    line.with("stop_ms", milliseconds(stopped))
-        .with("start_ms", milliseconds(started))
-        .with("errors", site.errors())
-        .print();
-    Ok(())
+    let line = line.with("stop_ms", milliseconds(stopped)).with("start_ms", milliseconds(started));
+    Ok(line.with("errors", site.errors()))
 }
 
 /// Tokens: how fast they are made, and whether their number is felt at a connect.
@@ -224,26 +220,35 @@ async fn create(options: &Options) -> anyhow::Result<()> {
     let mut site = Site::new(options, &[]).await?;
     let meter = Meter::start(site.pid()?);
     let deadline = Instant::now() + Duration::from_secs(options.seconds);
-    let made = try_join_all((0..CALLERS).map(|caller| create_until(&site.world, caller, deadline, usize::MAX))).await?;
-    Figures::new("create", 0).with("callers", CALLERS).spent(made.iter().sum::<usize>() as u64, meter.read()).print();
+    let made = create_until(&site.world, deadline, usize::MAX).await?;
+    Figures::new("create", 0).with("callers", CALLERS).spent(made as u64, meter.read()).print();
     Ok(())
 }
 
-async fn create_until(world: &World, caller: usize, deadline: Instant, most: usize) -> anyhow::Result<usize> {
-    let mut made = 0;
-    while made < most && Instant::now() < deadline {
-        let name = format!("made-{caller}-{made}").parse().context("a name")?;
-        world.client.create_token(&CreateToken::new(scope(), name)).await?;
-        made += 1;
-    }
-    Ok(made)
+/// Creates tokens from all callers at once, until there are that many or the time is over; how many it created.
+async fn create_until(world: &World, deadline: Instant, most: usize) -> anyhow::Result<usize> {
+    let next = AtomicUsize::new(0);
+    let caller = async || -> anyhow::Result<usize> {
+        let mut made = 0;
+        while Instant::now() < deadline {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= most {
+                break;
+            }
+            let name = format!("made-{number}").parse().context("a name")?;
+            world.client.create_token(&CreateToken::new(scope(), name)).await?;
+            made += 1;
+        }
+        Ok(made)
+    };
+    Ok(try_join_all((0..CALLERS).map(|_| caller())).await?.into_iter().sum())
 }
 
 async fn lookups(options: &Options) -> anyhow::Result<()> {
     let count = options.delegates.min(LOOKUPS);
     let mut site = Site::new(options, &[]).await?;
     let cost = async |site: &mut Site| -> anyhow::Result<f64> {
-        let mut fleet = fleet(&site.world, &site.token, options)?;
+        let mut fleet = fleet(&site.world, &site.token)?;
         let meter = Meter::start(site.pid()?);
         fleet.grow(count);
         fleet.connected(count, PATIENCE).await?;
@@ -252,10 +257,11 @@ async fn lookups(options: &Options) -> anyhow::Result<()> {
     // The first ones warm it up.
     cost(&mut site).await?;
     let few = cost(&mut site).await?;
-    let far = Instant::now() + PATIENCE;
-    try_join_all((0..CALLERS).map(|caller| create_until(&site.world, caller, far, TOKENS / CALLERS))).await?;
+    // The delegates' own is one of them.
+    let tokens = create_until(&site.world, Instant::now() + PATIENCE, TOKENS - 1).await? + 1;
+    ensure!(tokens == TOKENS, "only {tokens} of {TOKENS} tokens were created in {PATIENCE:?}");
     let many = cost(&mut site).await?;
-    let line = Figures::new("tokens", count).with("tokens", TOKENS / CALLERS * CALLERS + 1);
+    let line = Figures::new("tokens", count).with("tokens", tokens);
     line.with("server_cpu_us_few", round(few))
         .with("server_cpu_us_many", round(many))
         .with("ratio", round(many / few))

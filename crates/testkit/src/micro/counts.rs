@@ -1,7 +1,8 @@
 //! Instruction counts beside those of a baseline: the same on a busy machine as on a quiet one, and so a gate.
 //!
 //! A baseline names the tools it was counted with. With others the same code has other counts, which says nothing
-//! about the code: then nothing is compared, and the gate is shut until a baseline is recorded with them.
+//! about the code: then it is said that nothing can be compared. Whoever has other tools is not kept from working by
+//! that; the machine that is the gate asks to be strict, so that a new compiler there does not open it unseen.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -65,14 +66,36 @@ pub enum Verdict {
         /// Some are better by more than the tolerance, which the baseline should say.
         better: bool,
     },
+    /// Nothing can be said, because the tools are others than the baseline's; which, and what to do.
+    NotComparable(String),
     /// The gate is shut; why, and what to do.
     Shut(String),
 }
 
+impl Verdict {
+    /// Whether a change may go on with it. A strict gate lets nothing pass that it cannot judge.
+    pub const fn passes(&self, strict: bool) -> bool {
+        match self {
+            Self::Open { .. } => true,
+            Self::NotComparable(_) => !strict,
+            Self::Shut(_) => false,
+        }
+    }
+}
+
 /// Judges counts by a baseline.
 pub fn judge(baseline: &Counts, now: &Counts) -> Verdict {
-    if let Some(why) = incomparable(baseline, now) {
-        return Verdict::Shut(why);
+    // First, because it is so whatever the tools are.
+    if !baseline.operations.keys().eq(now.operations.keys()) {
+        return Verdict::Shut(format!("the baseline has other operations: record it anew with `{RECORD}`"));
+    }
+    let others = other_tools(baseline, now);
+    if !others.is_empty() {
+        return Verdict::NotComparable(format!(
+            "the baseline was counted with other tools than {}, and says nothing about code built and counted with \
+             these. To compare, record one with `{RECORD}` on the commit before yours",
+            others.join(", ")
+        ));
     }
     let worse = changed(baseline, now, |percent| percent > TOLERANCE);
     let better = !changed(baseline, now, |percent| percent < -TOLERANCE).is_empty();
@@ -86,19 +109,10 @@ pub fn judge(baseline: &Counts, now: &Counts) -> Verdict {
     ))
 }
 
-/// Why there is nothing to compare.
-fn incomparable(baseline: &Counts, now: &Counts) -> Option<String> {
+/// The tools of now that are not those of the baseline.
+fn other_tools(baseline: &Counts, now: &Counts) -> Vec<String> {
     let others = now.tools.iter().filter(|(tool, version)| baseline.tools.get(*tool) != Some(version));
-    let others: Vec<String> = others.map(|(tool, version)| format!("{tool} {version}")).collect();
-    if !others.is_empty() {
-        return Some(format!(
-            "the baseline was counted with other tools than {}, and says nothing about code built and counted with \
-             these: record one with `{RECORD}`, on the commit before yours, and compare with that",
-            others.join(", ")
-        ));
-    }
-    let same = baseline.operations.keys().eq(now.operations.keys());
-    (!same).then(|| format!("the baseline has other operations: record it anew with `{RECORD}`"))
+    others.map(|(tool, version)| format!("{tool} {version}")).collect()
 }
 
 /// The operations whose change is of that kind.
@@ -128,7 +142,7 @@ mod tests {
     fn shut(baseline: &Counts, now: &Counts) -> String {
         match judge(baseline, now) {
             Verdict::Shut(why) => why,
-            Verdict::Open { .. } => panic!("open for {now} by {baseline}"),
+            other => panic!("{other:?} for {now} by {baseline}"),
         }
     }
 
@@ -151,10 +165,32 @@ mod tests {
     }
 
     #[test]
-    fn other_tools_and_other_operations_shut_it() {
+    fn other_operations_shut_it_whatever_the_tools() {
         let baseline = counts("1", &[("a", 1_000)]);
-        for now in [counts("2", &[("a", 1_000)]), counts("1", &[]), counts("1", &[("a", 1_000), ("b", 1)])] {
+        for now in [counts("1", &[]), counts("1", &[("a", 1_000), ("b", 1)]), counts("2", &[("b", 1_000)])] {
             assert!(shut(&baseline, &now).contains(RECORD));
+        }
+    }
+
+    #[test]
+    fn with_other_tools_nothing_can_be_compared_however_many_instructions_there_are() {
+        let baseline = counts("1", &[("a", 1_000)]);
+        for count in [1, 1_000, 9_000] {
+            let verdict = judge(&baseline, &counts("2", &[("a", count)]));
+            let Verdict::NotComparable(why) = verdict else { panic!("{verdict:?}") };
+            assert!(why.contains("than rustc 2,") && why.contains(RECORD), "{why}");
+        }
+    }
+
+    #[test]
+    fn only_a_strict_gate_stops_what_it_cannot_compare() {
+        for (verdict, lenient, strict) in [
+            (Verdict::Open { better: false }, true, true),
+            (Verdict::Open { better: true }, true, true),
+            (Verdict::NotComparable(String::new()), true, false),
+            (Verdict::Shut(String::new()), false, false),
+        ] {
+            assert_eq!((verdict.passes(false), verdict.passes(true)), (lenient, strict), "{verdict:?}");
         }
     }
 }

@@ -55,9 +55,14 @@ async fn every_phase_runs_against_every_server_and_ratios_are_printed() {
 
 #[tokio::test]
 async fn what_cannot_be_compared_is_refused() {
-    for arguments in [["--delegates", "0"], ["--rounds", "0"], ["--seconds", "0"], ["--manager", "/nowhere"]] {
+    for (complaint, arguments) in [
+        ("error: ", ["--delegates", "0"]),
+        ("error: ", ["--rounds", "0"]),
+        ("error: ", ["--seconds", "0"]),
+        ("legation-compare: ", ["--manager", "/nowhere"]),
+    ] {
         let output = compare(&arguments).await;
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.starts_with("legation-compare: "), "{said}");
+        assert!(!output.status.success() && said.starts_with(complaint), "{said}");
     }
 }

@@ -9,8 +9,8 @@ use tokio::process::Command;
 on_both!(nothing_happens_after_a_revoke_has_returned);
 
 const DELEGATES: usize = 20;
-const PHASES: [&str; 10] =
-    ["storm", "idle", "churn", "dispatch", "revoke", "heartbeat", "restart", "create", "neighbour", "spawn"];
+const PHASES: [&str; 11] =
+    ["storm", "idle", "churn", "dispatch", "revoke", "heartbeat", "restart", "create", "tokens", "neighbour", "spawn"];
 /// Revokes of one run, each under the load of the others.
 const REVOKES: u64 = 50;
 
@@ -42,6 +42,7 @@ async fn every_phase_measures_without_an_error() {
         }
     }
     assert_eq!(of("storm")[0]["operations"], DELEGATES);
+    assert_eq!(of("tokens")[0]["tokens"], 10_000);
     assert_eq!(
         (&of("revoke")[0]["receipt_lines_cut"], &of("revoke")[0]["goodbyes"]),
         (&DELEGATES.into(), &DELEGATES.into())
@@ -70,16 +71,17 @@ async fn nothing_happens_after_a_revoke_has_returned(engine: Engine) {
 
 #[tokio::test]
 async fn what_cannot_be_measured_is_refused() {
-    let unable: [&[&str]; 5] = [
-        &["--delegates", "0"],
-        &["--seconds", "0"],
-        &["--manager", "/nowhere"],
-        &["--phases", "spawn", "--delegate", "/nowhere"],
-        &["--tls", "--phases", "revoke"],
+    let unable: [(&str, &[&str]); 6] = [
+        ("error: ", &["--delegates", "0"]),
+        ("error: ", &["--seconds", "121"]),
+        ("error: ", &["--revokes", "0"]),
+        ("legation-load: ", &["--manager", "/nowhere"]),
+        ("legation-load: ", &["--phases", "spawn", "--delegate", "/nowhere"]),
+        ("legation-load: ", &["--tls", "--phases", "revoke"]),
     ];
-    for arguments in unable {
+    for (complaint, arguments) in unable {
         let output = Command::new(program()).args(arguments).output().await.expect("the program");
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.starts_with("legation-load: "), "{said}");
+        assert!(!output.status.success() && said.starts_with(complaint), "{said}");
     }
 }

@@ -22,7 +22,7 @@ use super::{
     client::{ANSWERS, Client, Target},
     peer::{Event, User},
 };
-use crate::load::{fleet::lock, meter::histogram};
+use crate::load::{dial::DIALS, fleet::lock, meter::histogram};
 
 /// What a delegate answers, about as long as what ours says.
 const RESULT: &[u8] = &[b'.'; 48];
@@ -57,12 +57,12 @@ struct Tally {
 
 impl Crowd {
     /// That many clients, which begin to connect.
-    pub(super) fn gather(target: Target, user: User, count: usize, dials: usize) -> Self {
+    pub(super) fn gather(target: Target, user: User, count: usize) -> Self {
         let shared = Arc::new(Shared {
             target,
             user,
             count,
-            dials: Semaphore::new(dials),
+            dials: Semaphore::new(DIALS),
             pace: watch::Sender::new(PACE),
             tally: watch::Sender::default(),
             beats: AtomicU64::new(0),

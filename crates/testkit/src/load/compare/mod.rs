@@ -1,4 +1,7 @@
-//! The same phases, through the same generator, against servers that others made.
+//! The same phases against servers that others made.
+//!
+//! The Manager is measured with the fleet of the load generator. The others have a crowd of small clients, which is
+//! dialled, counted and timed in the same way and on the same thread.
 //!
 //! Absolute figures say as much about a machine as about a program; a ratio between two programs that were measured
 //! in turn on the same machine says more. So each round measures all servers one after the other, and what counts is
@@ -16,11 +19,10 @@ mod tls;
 
 use std::path::PathBuf;
 
-use anyhow::bail;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, value_parser};
 
 use self::{mosquitto::Mosquitto, nats::Nats, peer::Peer};
-use super::{DELEGATES_MAX, Figures, Phase, SECONDS_MAX, raise_file_limit, report::Say};
+use super::{DELEGATES_MAX, Figures, Phase, SECONDS_MAX, raise_file_limit, report::Say, up_to};
 
 /// The most rounds: their median does not move any more.
 const ROUNDS_MAX: usize = 20;
@@ -45,17 +47,14 @@ pub enum Other {
 )]
 pub struct Options {
     /// Connections to each server
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 2_000, value_parser = up_to(DELEGATES_MAX))]
     pub delegates: usize,
     /// Rounds, each of all servers
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = up_to(ROUNDS_MAX))]
     pub rounds: usize,
     /// Seconds of each phase that lasts for a time
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u64).range(1..=SECONDS_MAX))]
     pub seconds: u64,
-    /// Connections in the making at once
-    #[arg(long, default_value_t = 256)]
-    pub dials: usize,
     /// The other servers
     #[arg(long, value_delimiter = ',', default_values_t = [Other::Nats, Other::Mosquitto], value_enum)]
     pub others: Vec<Other>,
@@ -70,7 +69,8 @@ pub struct Options {
 /// What keeps it from measuring: a program that is missing, a limit that is too low, a server that ended, an error of
 /// any connection.
 pub async fn run(options: &Options) -> anyhow::Result<()> {
-    check(options)?;
+    // Better now than after the first server's minute.
+    options.others.iter().try_for_each(|other| server::program(other.peer().name()).map(drop))?;
     raise_file_limit(options.delegates)?;
     let mut lines = Vec::new();
     for round in 1..=options.rounds {
@@ -82,17 +82,6 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     }
     ratios::print(&lines, &options.names());
     Ok(())
-}
-
-fn check(options: &Options) -> anyhow::Result<()> {
-    if !(1..=DELEGATES_MAX).contains(&options.delegates)
-        || !(1..=ROUNDS_MAX).contains(&options.rounds)
-        || !(1..=SECONDS_MAX).contains(&options.seconds)
-    {
-        bail!("choose 1 to {DELEGATES_MAX} delegates, 1 to {ROUNDS_MAX} rounds and 1 to {SECONDS_MAX} seconds");
-    }
-    // Better now than after the first server's minute.
-    options.others.iter().try_for_each(|other| server::program(other.peer().name()).map(drop))
 }
 
 fn told(line: Figures, round: usize) -> Figures {
@@ -107,12 +96,8 @@ async fn ours(options: &Options, say: Say<'_>) -> anyhow::Result<()> {
         delegates: options.delegates,
         seconds: options.seconds,
         phases: vec![Phase::Storm, Phase::Idle, Phase::Dispatch, Phase::Revoke, Phase::Heartbeat],
-        dials: options.dials,
         manager: options.manager.clone(),
-        delegate: None,
-        revokes: None,
-        tls: false,
-        postgres: false,
+        ..super::Options::parse_from(["legation-load"])
     };
     super::phases::connections(&options, say).await?;
     super::phases::heartbeats(&options, say).await

@@ -1,4 +1,4 @@
-//! The phases against a server of another make; the lines have the fields that ours have.
+//! The phases against a server of another make; what the lines share with ours has the same name.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ pub(super) async fn measure(peer: &'static dyn Peer, options: &Options, say: Say
     let server = Server::start(peer, &[&measured, &staying]).await?;
     let (before, target) = (server.resident()?, Target::of(&server));
     let meter = Meter::start(server.pid()?);
-    let crowd = Crowd::gather(target.clone(), measured, count, options.dials);
+    let crowd = Crowd::gather(target.clone(), measured, count);
     let site = Site { server, version, target, crowd, count, staying };
     let time = Duration::from_secs(options.seconds);
 
