@@ -7,6 +7,7 @@
 //! `check` method; the Manager calls it, and a client may.
 
 pub mod accounts;
+pub mod audit;
 pub mod client;
 pub mod delegates;
 pub mod health;
@@ -14,6 +15,7 @@ pub mod json;
 pub mod output;
 pub mod page;
 pub mod problem;
+pub mod proof;
 pub mod receipts;
 pub mod routes;
 pub mod task_rules;

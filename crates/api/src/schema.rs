@@ -2,6 +2,7 @@
 
 use legation_model::{
     access::Role,
+    audit::Outcome,
     delegate::{DelegateStatus, Isolation},
     receipt::Cause,
     task::{TaskKind, TaskState},
@@ -22,6 +23,7 @@ macro_rules! words {
 
 words! {
     role = Role;
+    outcome = Outcome;
     delegate_status = DelegateStatus;
     isolation = Isolation;
     cause = Cause;

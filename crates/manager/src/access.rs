@@ -1,6 +1,6 @@
 //! Who is calling, and whether they may: API keys, and the one place that decides.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Mutex, time::Duration};
 
 use legation_api::Code;
 use legation_model::{
@@ -58,6 +58,8 @@ pub struct Caller {
     pub expires_at: Option<Millis>,
     /// The request it makes, for the audit record.
     pub request: String,
+    /// The network address from which it makes it, for the audit record.
+    pub address: Option<IpAddr>,
 }
 
 impl Caller {
@@ -100,7 +102,8 @@ impl Caller {
 
     /// The caller as audit records name them.
     pub fn actor(&self) -> Actor {
-        Actor { name: format!("{} ({})", self.name, self.key), request: self.request.clone() }
+        let name = format!("{} ({})", self.name, self.key);
+        Actor { name, request: self.request.clone(), address: self.address }
     }
 }
 
@@ -127,6 +130,7 @@ impl Manager {
             scope: row.scope,
             expires_at: row.expires_at,
             request,
+            address: None,
         })
     }
 
@@ -160,6 +164,7 @@ mod tests {
             scope: scope.map(|scope| scope.parse().expect("a scope")),
             expires_at: None,
             request: String::new(),
+            address: None,
         }
     }
 

@@ -13,6 +13,7 @@ use legation_store::{
     accounts::{self, Account},
     job, leases, tokens,
 };
+use serde_json::json;
 
 use crate::{
     Manager,
@@ -87,10 +88,10 @@ impl Manager {
                     leases::raise(tx, lease).await?;
                 }
                 tokens::insert(tx, &token).await?;
-                let (name, scope) = (account.scope.to_string(), account.scope.clone());
-                let change = Change { action: "account.create", object: name.clone(), scope, detail: String::new() };
+                let change = Change::new("account.create", &account.scope, account.scope.clone())
+                    .after(json!({"description": account.description, "lease_ms": account.lease}));
                 audit::append(tx, &actor, now, change).await?;
-                idempotency::keep(tx, &actor, once.as_ref(), &name, now).await?;
+                idempotency::keep(tx, &actor, once.as_ref(), account.scope.as_str(), now).await?;
                 Ok(Ok(Made::Fresh(account)))
             })
         });

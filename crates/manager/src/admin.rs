@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use legation_model::{Clock, Entropy, Name, Secret, access::Role, api_key::ApiKey, ids::ApiKeyId};
 use legation_store::{Store, api_keys, job};
+use serde_json::json;
 
 use crate::{
     audit::{self, Actor, Change},
@@ -60,15 +61,9 @@ pub async fn reset(config: &Config, reset: Reset, clock: &dyn Clock, entropy: &d
     let work = job(move |tx| {
         Box::pin(async move {
             api_keys::insert(tx, &row).await?;
-            let actor = Actor { name: "host".to_owned(), request: String::new() };
-            let (object, detail) = (row.id.to_string(), format!("role admin, name {}", row.name));
-            let change = Change {
-                action: "admin.reset",
-                object,
-                scope: legation_model::scope::DEFAULT_ACCOUNT.parse().expect("the default account's name is a scope"),
-                detail,
-            };
-            audit::append(tx, &actor, now, change).await
+            let change = Change::new("admin.reset", row.id, None)
+                .after(json!({"name": row.name, "role": row.role, "expires_at": row.expires_at}));
+            audit::append(tx, &Actor::host(), now, change).await
         })
     });
     store.write(work).await?;

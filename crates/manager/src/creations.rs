@@ -18,7 +18,7 @@ use crate::{
     audit::{self, Actor},
     error::Refusal,
     idempotency::{self, Idempotency, Made},
-    tokens::change,
+    tokens::{change, shown},
 };
 
 /// Creations in one transaction. Each has a call that waits for it, which bounds them.
@@ -70,7 +70,7 @@ async fn create_all(
             secrets.push(TokenSecret { token: token.id, generation: 1, sealed_psk });
         }
         idempotency::keep(tx, &actor, once.as_ref(), &token.id.to_string(), token.created_at).await?;
-        changes.push((actor, change("token.create", &token, token.name.to_string())));
+        changes.push((actor, change("token.create", &token, String::new()).after(shown(&token))));
         created.push(Ok(Made::Fresh((token.clone(), account.lease))));
         tokens.push(token);
     }

@@ -23,6 +23,7 @@ use legation_wire::{
     close::GoodbyeReason,
     message::{Goodbye, Hello},
 };
+use serde_json::json;
 
 use crate::{
     Manager,
@@ -87,7 +88,7 @@ struct Table {
     known: HashMap<Key, Delegate>,
     open: Vec<Task>,
     changed: BTreeSet<Key>,
-    changes: Vec<Change>,
+    changes: Vec<(Actor, Change)>,
     /// Superseded starts that came back.
     late: Vec<BootId>,
 }
@@ -131,7 +132,7 @@ impl Manager {
         if let Some(goodbye) = refusal(known.as_ref(), arrival) {
             return match known {
                 Some(known) if arrival == Arrival::Clone && known.status == DelegateStatus::Allowed => {
-                    table.quarantine(tx, key, &known).await?;
+                    table.quarantine(tx, key, &known, join.address).await?;
                     Ok(Joined::Cloned(known.id, goodbye))
                 }
                 _ => Ok(Joined::Out(goodbye)),
@@ -150,7 +151,7 @@ impl Manager {
         }
         let delegate = self.delegate_of(&join, known, now);
         if arrival == Arrival::Newcomer {
-            table.changes.push(change("delegate.join", &delegate));
+            table.changes.push((Actor::system_for(join.address), change("delegate.join", &delegate)));
         }
         let (id, boot) = (delegate.id, delegate.boot);
         table.known.insert(key.clone(), delegate);
@@ -261,9 +262,11 @@ impl Table {
         self.open.iter().filter(of).cloned().collect()
     }
 
-    async fn quarantine(&mut self, tx: &mut Tx, key: Key, known: &Delegate) -> Result<(), StoreError> {
+    async fn quarantine(&mut self, tx: &mut Tx, key: Key, known: &Delegate, by: IpAddr) -> Result<(), StoreError> {
         delegates::set_status(tx, known.id, DelegateStatus::Quarantined).await?;
-        self.changes.push(change("delegate.quarantine", known));
+        let quarantined = Delegate { status: DelegateStatus::Quarantined, ..known.clone() };
+        let change = change("delegate.quarantine", &quarantined).before(json!({"status": known.status.as_str()}));
+        self.changes.push((Actor::system_for(by), change));
         if let Some(known) = self.known.get_mut(&key) {
             known.status = DelegateStatus::Quarantined;
         }
@@ -274,8 +277,7 @@ impl Table {
         let changed = std::mem::take(&mut self.changed);
         let changed: Vec<Delegate> = changed.iter().filter_map(|key| self.known.get(key).cloned()).collect();
         delegates::upsert(tx, &changed).await?;
-        let changes = std::mem::take(&mut self.changes).into_iter().map(|change| (Actor::system(), change));
-        audit::append_all(tx, now, changes.collect()).await
+        audit::append_all(tx, now, std::mem::take(&mut self.changes)).await
     }
 }
 
@@ -309,6 +311,12 @@ fn refusal(known: Option<&Delegate>, arrival: Arrival) -> Option<Goodbye> {
 
 /// A change of a delegate, for the audit chain.
 fn change(action: &'static str, delegate: &Delegate) -> Change {
-    let detail = format!("name {} host {} token {}", delegate.name, delegate.host, delegate.token);
-    Change { action, object: delegate.id.to_string(), scope: delegate.scope.clone(), detail }
+    Change::new(action, delegate.id, delegate.scope.clone()).after(json!({
+        "name": delegate.name,
+        "host": delegate.host,
+        "token": delegate.token,
+        "status": delegate.status.as_str(),
+        "boot": delegate.boot,
+        "version": delegate.version,
+    }))
 }

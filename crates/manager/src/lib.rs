@@ -33,6 +33,7 @@ pub mod parted;
 pub mod queue;
 pub mod receipts;
 mod recording;
+mod refusals;
 pub mod reports;
 pub mod revoke;
 pub mod seal;
@@ -109,6 +110,7 @@ pub struct Manager {
     /// Superseded starts that came back once.
     pub(crate) late_boots: Mutex<HashSet<BootId>>,
     pub(crate) vouched: access::Vouched,
+    pub(crate) refusals: refusals::Refusals,
     /// Boot-clock time by which every lease has ended that an earlier process granted.
     pub(crate) former_leases_end: Millis,
     admissions: AtomicU64,

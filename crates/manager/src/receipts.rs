@@ -4,6 +4,7 @@
 //! closed, or by the sweep when the call did not live to do it. Later statements only append what became known since:
 //! when sessions were closed, that a delegate's own key reported its stop.
 
+use legation_api::proof::{hex, sha256};
 use legation_model::{
     Millis, Scope,
     ids::{BootId, DelegateId, ReceiptId, TokenId},
@@ -13,14 +14,7 @@ use legation_store::{Page, Paged, StoreError, Tx, delegates, job, receipts};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{
-    Manager,
-    access::Caller,
-    error::Refusal,
-    keys::Keys,
-    revoke::Cuts,
-    seal::{hex, sha256},
-};
+use crate::{Manager, access::Caller, error::Refusal, keys::Keys, revoke::Cuts};
 
 impl Keys {
     /// Signs the next statement of a receipt.

@@ -19,6 +19,7 @@ use legation_model::{
 };
 use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, tokens};
 use legation_wire::{close::GoodbyeReason, message::ToDelegate};
+use serde_json::json;
 
 use crate::{
     Manager,
@@ -182,8 +183,15 @@ impl Manager {
                 }
                 tokens::revoke(tx, id, TokenStatus::Revoked, now, &reason, receipt_id).await?;
                 receipts::insert(tx, &receipt).await?;
-                let detail = format!("{} receipt {receipt_id}: {reason}", cause.as_str());
-                audit::append(tx, &actor, now, change("token.revoke", &token, detail)).await?;
+                let change = change("token.revoke", &token, reason.clone())
+                    .before(json!({"status": token.status.as_str()}))
+                    .after(json!({
+                        "status": TokenStatus::Revoked.as_str(),
+                        "cause": cause.as_str(),
+                        "receipt": receipt_id,
+                        "attempts_lost": receipt.attempts_lost,
+                    }));
+                audit::append(tx, &actor, now, change).await?;
                 Ok(Ok((receipt, open)))
             })
         });

@@ -9,8 +9,9 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use anyhow::{Context, bail};
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    digest, hkdf, hmac,
+    hkdf, hmac,
 };
+use legation_api::proof::hex;
 use legation_model::{Entropy, Secret};
 use zeroize::Zeroizing;
 
@@ -95,16 +96,6 @@ fn derive(key: &Secret<32>, purpose: &str) -> Secret<32> {
         .and_then(|okm| okm.fill(derived.as_mut_slice()))
         .expect("32 bytes are within what HKDF-SHA256 gives");
     Secret::new(*derived)
-}
-
-/// SHA-256.
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 gives 32 bytes")
-}
-
-/// Lower-case hexadecimal, as documents spell hashes and signatures.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads the key-encryption key, or makes one when `may_create` and there is none.

@@ -27,6 +27,7 @@ use crate::{
     metrics::Metrics,
     parted::PartedLinks,
     queue::Queue,
+    refusals::Refusals,
     serve::{self, Listener},
     sessions::Sessions,
     shared::Shared,
@@ -123,6 +124,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         quarantined: std::sync::Mutex::default(),
         late_boots: std::sync::Mutex::default(),
         vouched: Vouched::default(),
+        refusals: Refusals::default(),
         admissions: AtomicU64::new(1),
         this: this.clone(),
     });

@@ -54,6 +54,7 @@ impl Manager {
             self.parted.let_go(self.clock.boot());
             self.expire_tokens().await;
             self.reject_overdue().await;
+            self.sum_refusals_up().await;
             if round.is_multiple_of(SLOW_EVERY) {
                 self.sweep_slowly().await;
             }

@@ -14,6 +14,7 @@ use legation_store::{
     tasks::{self, New, TaskFilter},
 };
 use legation_wire::message::{Assignment, SecretVar, ToDelegate, Work};
+use serde_json::json;
 
 use crate::{
     Manager,
@@ -224,10 +225,12 @@ impl Manager {
                 } else {
                     tasks::request_cancel(tx, id).await?;
                 }
-                let (object, scope) = (id.to_string(), task.scope.clone());
-                let change = Change { action: "task.cancel", object, scope, detail: task.state.to_string() };
-                audit::append(tx, &actor, now, change).await?;
-                Ok(Ok(tasks::get(tx, id).await?.ok_or(StoreError::NotFound)?))
+                let cancelled = tasks::get(tx, id).await?.ok_or(StoreError::NotFound)?;
+                let shown =
+                    |task: &Task| json!({"state": task.state.as_str(), "cancel_requested": task.cancel_requested});
+                let change = Change::new("task.cancel", id, task.scope.clone());
+                audit::append(tx, &actor, now, change.between(shown(&task), shown(&cancelled))).await?;
+                Ok(Ok(cancelled))
             })
         });
         let task = self.store.write(work).await??;

@@ -115,9 +115,11 @@ impl Manager {
                     return Ok(Err(refusal));
                 }
                 tokens::issue(tx, id, 1, &sealed, manager_key, now).await?;
-                audit::append(tx, &actor, now, change("token.issue", &token, "generation 1".to_owned())).await?;
+                let issued = tokens::get(tx, id).await?.ok_or(StoreError::NotFound)?;
+                let change = change("token.issue", &token, String::new());
+                audit::append(tx, &actor, now, change.between(shown(&token), shown(&issued))).await?;
                 let lease = accounts::get(tx, &token.scope.top()).await?.and_then(|account| account.lease);
-                Ok(Ok((tokens::get(tx, id).await?.ok_or(StoreError::NotFound)?, lease)))
+                Ok(Ok((issued, lease)))
             })
         });
         let (token, lease) = self.store.write(work).await??;
@@ -180,8 +182,10 @@ impl Manager {
                     return Ok(Err(refusal));
                 }
                 tokens::delete(tx, id, now).await?;
-                audit::append(tx, &actor, now, change("token.delete", &token, token.name.to_string())).await?;
-                Ok(Ok(DelegateToken { status: TokenStatus::Deleted, ..token }))
+                let deleted = DelegateToken { status: TokenStatus::Deleted, ..token.clone() };
+                let change = change("token.delete", &token, token.name.to_string());
+                audit::append(tx, &actor, now, change.between(shown(&token), shown(&deleted))).await?;
+                Ok(Ok(deleted))
             })
         });
         let token = self.store.write(work).await??;
@@ -217,6 +221,11 @@ fn deletable(token: &DelegateToken) -> Result<(), Refusal> {
     }
 }
 
+/// A token as people see it, and as audit records show what changed of it: without any secret.
+pub(crate) fn shown(token: &DelegateToken) -> legation_api::tokens::Token {
+    token.into()
+}
+
 pub(crate) fn change(action: &'static str, token: &DelegateToken, detail: String) -> Change {
-    Change { action, object: token.id.to_string(), scope: token.scope.clone(), detail }
+    Change::new(action, token.id, token.scope.clone()).detail(detail)
 }

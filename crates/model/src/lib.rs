@@ -7,6 +7,7 @@ mod base62;
 
 pub mod access;
 pub mod api_key;
+pub mod audit;
 pub mod clock;
 pub mod delegate;
 pub mod ids;

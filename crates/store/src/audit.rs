@@ -1,6 +1,6 @@
 //! The audit chain. The Manager computes the hashes; the store keeps numbers unique, so that it cannot fork.
 
-use legation_model::{Millis, Scope};
+use legation_model::{Millis, Scope, audit::AuditRecord};
 use sqlx::any::AnyRow;
 
 use crate::{
@@ -10,35 +10,11 @@ use crate::{
     row::{Columns, integer},
 };
 
-/// One link of the chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditRecord {
-    /// Position, from 1.
-    pub number: u64,
-    /// When.
-    pub at: Millis,
-    /// Who.
-    pub actor: String,
-    /// What, such as `token.revoke`.
-    pub action: String,
-    /// To what, by id.
-    pub object: String,
-    /// Where.
-    pub scope: Scope,
-    /// More, as text that holds no secret.
-    pub detail: String,
-    /// The API request that caused it, or empty.
-    pub request: String,
-    /// The hash of the record before.
-    pub previous: Vec<u8>,
-    /// The hash of this one.
-    pub hash: Vec<u8>,
-}
-
 const LAST: &str = "SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1";
 const RECORDS: many::Into = many::Into {
     table: "audit",
-    columns: "number, at, actor, action, object, scope, detail, request, previous, hash",
+    columns: "number, format, at, actor, address, action, object, scope, old_values, new_values, detail, outcome, \
+              request, previous, hash",
     conflict: "",
 };
 const LIST: &str =
@@ -64,12 +40,17 @@ pub async fn append(conn: &mut Conn, records: &[AuditRecord]) -> Result<(), Stor
 fn bind(query: Statement<'static>, record: &AuditRecord) -> Result<Statement<'static>, StoreError> {
     let query = query
         .bind(integer(record.number)?)
+        .bind(i64::from(record.format))
         .bind(record.at)
         .bind(record.actor.clone())
+        .bind(record.address.clone())
         .bind(record.action.clone())
         .bind(record.object.clone())
-        .bind(record.scope.to_string())
+        .bind(page::within(record.scope.as_ref()))
+        .bind(record.before.clone())
+        .bind(record.after.clone())
         .bind(record.detail.clone())
+        .bind(record.outcome.as_str())
         .bind(record.request.clone())
         .bind(record.previous.clone())
         .bind(record.hash.clone());
@@ -90,12 +71,17 @@ pub async fn list(conn: &mut Conn, within: Option<&Scope>, page: &Page) -> Resul
 fn record(row: &AnyRow) -> Result<AuditRecord, StoreError> {
     Ok(AuditRecord {
         number: row.number("number")?,
+        format: row.number("format")?,
         at: row.time("at")?,
         actor: row.text("actor")?,
+        address: row.text("address")?,
         action: row.text("action")?,
         object: row.text("object")?,
-        scope: row.word("scope")?,
+        scope: row.words("scope")?.pop(),
+        before: row.text("old_values")?,
+        after: row.text("new_values")?,
         detail: row.text("detail")?,
+        outcome: row.word("outcome")?,
         request: row.text("request")?,
         previous: row.bytes("previous")?,
         hash: row.bytes("hash")?,

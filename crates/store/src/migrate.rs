@@ -8,7 +8,10 @@ use sha2::{Digest, Sha256};
 use crate::{Conn, StoreError, row::Columns};
 
 /// What shipped, in order; the number is the position, from 1.
-const MIGRATIONS: &[(&str, &str)] = &[("first", include_str!("../migrations/0001_first.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("first", include_str!("../migrations/0001_first.sql")),
+    ("audit_records", include_str!("../migrations/0002_audit_records.sql")),
+];
 
 /// Brings the schema to this version, all or nothing.
 pub(crate) async fn migrate(conn: &mut Conn) -> Result<(), StoreError> {
@@ -55,7 +58,10 @@ mod tests {
 
     /// A line is added for each new migration, and from the first release on none is ever changed: databases
     /// remember these sums and refuse a program with others.
-    const SHIPPED: &[&str] = &["2be72f8d065a2afd781d1bff0b1a90575f0c306abcdd432230ff82e923f147f0"];
+    const SHIPPED: &[&str] = &[
+        "2be72f8d065a2afd781d1bff0b1a90575f0c306abcdd432230ff82e923f147f0",
+        "705e1820500e9553345201b36eb8948d207904eb9d0b8ea6309528e9eb5fe5cd",
+    ];
 
     #[test]
     fn what_shipped_is_never_edited() {

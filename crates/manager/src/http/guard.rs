@@ -1,17 +1,23 @@
 //! The one place where a request is let through or not.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, header::AUTHORIZATION},
+    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use legation_api::Code;
 use legation_model::access::Permission;
 
-use crate::{Manager, access::Caller, error::Refusal, http::respond::RequestId};
+use crate::{Manager, access::Caller, audit::Change, error::Refusal, http::respond::RequestId, serve::Peer};
+
+/// The longest part of a path that an audit record repeats: an id with its prefix has 27 characters at most, every
+/// secret has more.
+const PATH_PART_MAX: usize = 32;
+/// Parts of a path that an audit record repeats: more than any route has.
+const PATH_PARTS_MAX: usize = 8;
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +33,17 @@ pub enum Access {
 /// Lets a request through if its key may use the route, and leaves the caller for the handler.
 pub(super) async fn check(
     State((manager, access)): State<(Arc<Manager>, Access)>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
+    let (mut parts, body) = request.into_parts();
     if access != Access::Public {
-        let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-        match allow(&manager, access, request.headers(), id).await {
-            Ok(caller) => request.extensions_mut().insert(caller),
+        match allow(&manager, access, &parts).await {
+            Ok(caller) => parts.extensions.insert(caller),
             Err(refusal) => return refusal.into_response(),
         };
     }
+    let request = Request::from_parts(parts, body);
     if request.method().is_safe() {
         return next.run(request).await;
     }
@@ -45,12 +52,29 @@ pub(super) async fn check(
     change.await.unwrap_or_else(|_| Refusal::new(Code::Internal, "the Manager failed on this request").into_response())
 }
 
-async fn allow(manager: &Manager, access: Access, headers: &HeaderMap, request: String) -> Result<Caller, Refusal> {
-    let caller = manager.authenticate(presented(headers)?, request).await?;
+async fn allow(manager: &Manager, access: Access, request: &Parts) -> Result<Caller, Refusal> {
+    let id = request.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let caller = manager.authenticate(presented(&request.headers)?, id).await?;
+    let caller = Caller { address: source(request), ..caller };
     if let Access::Needs(permission) = access {
-        caller.require(permission)?;
+        caller.require(permission).inspect_err(|_| {
+            let refused = Change::new("access.refuse", asked(request), None);
+            manager.note_refusal(caller.actor(), refused.detail(format!("needs {permission}")));
+        })?;
     }
     Ok(caller)
+}
+
+/// Where a request comes from, for audit records.
+fn source(request: &Parts) -> Option<IpAddr> {
+    request.extensions.get::<Peer>().map(|peer| peer.0.ip())
+}
+
+/// What was asked for, without what may be a secret in the wrong place: no id and no word of a route is so long.
+fn asked(request: &Parts) -> String {
+    let short = |part: &str| if part.len() > PATH_PART_MAX { "…".to_owned() } else { part.to_owned() };
+    let parts: Vec<String> = request.uri.path().split('/').take(PATH_PARTS_MAX).map(short).collect();
+    format!("{} {}", request.method, parts.join("/"))
 }
 
 /// The key in `Authorization: Bearer` or `x-api-key`; both at once would leave open which one counts.

@@ -9,7 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use legation_api::{Code, Problem, problem::PROBLEM_JSON};
+use legation_api::{Code, Problem, problem::PROBLEM_JSON, proof::hex};
 use legation_model::Entropy as _;
 use serde::Serialize;
 
@@ -87,7 +87,7 @@ pub(super) async fn with_request_id(mut request: Request, next: Next) -> Respons
 fn new_id() -> String {
     let mut bytes = [0; 8];
     SystemEntropy.fill(&mut bytes);
-    crate::seal::hex(&bytes)
+    hex(&bytes)
 }
 
 pub(super) async fn no_such_path() -> Refusal {

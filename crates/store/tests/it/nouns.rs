@@ -2,6 +2,7 @@
 
 use legation_model::{
     access::Role,
+    audit::{AuditRecord, Outcome},
     delegate::DelegateStatus,
     ids::{DelegateId, TokenId},
     receipt::{Receipt, ReceiptLine},
@@ -11,7 +12,7 @@ use legation_store::{
     Page, Store, StoreError,
     accounts::{self, Account},
     api_keys::{self, ApiKey},
-    audit::{self, AuditRecord},
+    audit,
     delegates::{self, DelegateFilter},
     idempotency::{self, Answered},
     job, keys, receipts,
@@ -228,12 +229,17 @@ pub(crate) async fn audit(place: &Place) {
     assert_eq!(read!(store, |conn| audit::last(conn).await), Ok(None));
     let record = |number: u64| AuditRecord {
         number,
+        format: 2,
         at: NOW,
         actor: "someone".to_owned(),
+        address: "::1".to_owned(),
         action: "token.revoke".to_owned(),
         object: "it".to_owned(),
-        scope: scope("acme"),
-        detail: "{}".to_owned(),
+        scope: (number != 2).then(|| scope("acme")),
+        before: "{}".to_owned(),
+        after: r#"{"a":1}"#.to_owned(),
+        detail: "why".to_owned(),
+        outcome: if number == 3 { Outcome::Refused } else { Outcome::Done },
         request: String::new(),
         previous: vec![number as u8 - 1; 32],
         hash: vec![number as u8; 32],
@@ -251,6 +257,9 @@ pub(crate) async fn audit(place: &Place) {
     let page = Page { limit: 2, after: list.next };
     let list = read!(store, |conn| audit::list(conn, None, &page).await).unwrap();
     assert_eq!((list.items, list.next), (vec![record(1)], None));
+    let (within, page) = (scope("acme"), Page::first(9));
+    let list = read!(store, |conn| audit::list(conn, Some(&within), &page).await).unwrap();
+    assert_eq!(list.items, [record(3), record(1)], "what belongs to no scope is in none");
 }
 
 pub(crate) async fn keys(place: &Place) {

@@ -1,6 +1,7 @@
 //! The Manager in this process: the moments that decide, each on both engines.
 
 mod access;
+mod audit;
 mod connections;
 mod delegates;
 mod input;
