@@ -1,4 +1,4 @@
-//! Accounts: the tops of scope trees.
+//! Accounts: the tops of scope trees. What lies below them, and what can be changed, is in [`crate::scopes`].
 
 use legation_model::{Millis, Scope, Text};
 use serde::{Deserialize, Serialize};
@@ -55,15 +55,17 @@ impl CreateAccount {
         if self.id.as_str() != self.id.account() {
             return Err(Problem::invalid("id", "an account has one level", "leave out everything from the first / on"));
         }
-        match self.lease_ms {
-            Some(lease) if !(LEASE_MIN..=LEASE_MAX).contains(&lease) => Err(Problem::invalid(
-                "lease_ms",
-                "the lease is out of range",
-                format!("use {LEASE_MIN} to {LEASE_MAX} milliseconds (15 seconds to 24 hours)"),
-            )),
-            _ => Ok(()),
-        }
+        check_lease(self.lease_ms)
     }
+}
+
+/// Refuses a lease that is out of range.
+pub(crate) fn check_lease(lease: Option<Millis>) -> Result<(), Problem> {
+    if lease.is_none_or(|lease| (LEASE_MIN..=LEASE_MAX).contains(&lease)) {
+        return Ok(());
+    }
+    let fix = format!("use {LEASE_MIN} to {LEASE_MAX} milliseconds (15 seconds to 24 hours)");
+    Err(Problem::invalid("lease_ms", "the lease is out of range", fix))
 }
 
 /// Which accounts to list.

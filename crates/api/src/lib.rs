@@ -18,6 +18,7 @@ pub mod problem;
 pub mod proof;
 pub mod receipts;
 pub mod routes;
+pub mod scopes;
 pub mod task_rules;
 pub mod tasks;
 pub mod tokens;

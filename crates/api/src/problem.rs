@@ -123,9 +123,18 @@ codes! {
     /// The token has a secret already, which is shown only once.
     AlreadyIssued = "already_issued", 409, "The token is issued already",
         "use the value that was shown then; if it is lost, create a new token and revoke this one";
+    /// Only a scope in which nothing is can be deleted.
+    ScopeNotEmpty = "scope_not_empty", 409, "The scope is not empty",
+        "delete what is in it first";
     /// The task has ended already.
     TaskEnded = "task_ended", 409, "The task has ended",
         "nothing to do: look at its state and output";
+    /// The object has changed since the version that `If-Match` names.
+    Stale = "stale", 412, "The object has changed since",
+        "read it again, look at what has changed, and repeat with the ETag of that answer as If-Match";
+    /// A change without `If-Match`.
+    PreconditionRequired = "precondition_required", 428, "The change names no version",
+        "send the ETag of the object that was read as If-Match, so that nobody's change is overwritten";
     /// The idempotency key was used for another request.
     IdempotencyMismatch = "idempotency_mismatch", 409, "The Idempotency-Key belongs to another request",
         "use a new Idempotency-Key for a new request, and the same only to repeat the same body";

@@ -16,6 +16,10 @@ pub const LINK: &str = "/api/v1/link";
 pub const ACCOUNTS: &str = "/api/v1/accounts";
 /// One account.
 pub const ACCOUNT: &str = "/api/v1/accounts/{account}";
+/// The scope tree.
+pub const SCOPES: &str = "/api/v1/scopes";
+/// One place in it, spelled with dots.
+pub const SCOPE: &str = "/api/v1/scopes/{scope}";
 /// All tokens.
 pub const TOKENS: &str = "/api/v1/tokens";
 /// One token.
@@ -42,7 +46,7 @@ pub const RECEIPTS: &str = "/api/v1/receipts";
 pub const RECEIPT: &str = "/api/v1/receipts/{receipt}";
 
 /// Every path above, for tests that compare it with the route table.
-pub const ALL: [&str; 20] = [
+pub const ALL: &[&str] = &[
     HEALTHZ,
     READYZ,
     METRICS,
@@ -51,6 +55,8 @@ pub const ALL: [&str; 20] = [
     LINK,
     ACCOUNTS,
     ACCOUNT,
+    SCOPES,
+    SCOPE,
     TOKENS,
     TOKEN,
     TOKEN_ISSUE,

@@ -5,6 +5,7 @@ use legation_model::{
     audit::Outcome,
     delegate::{DelegateStatus, Isolation},
     receipt::Cause,
+    scope::ScopeKind,
     task::{TaskKind, TaskState},
     token::TokenStatus,
 };
@@ -26,6 +27,7 @@ words! {
     outcome = Outcome;
     delegate_status = DelegateStatus;
     isolation = Isolation;
+    scope_kind = ScopeKind;
     cause = Cause;
     task_kind = TaskKind;
     task_state = TaskState;

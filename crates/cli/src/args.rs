@@ -11,7 +11,7 @@ use legation_api::List;
 use legation_model::Scope;
 
 use crate::{
-    Failure, accounts::Accounts, delegates::Delegates, exit_codes, receipts::Receipts, tasks::Tasks, tokens::Tokens,
+    Failure, delegates::Delegates, exit_codes, receipts::Receipts, scopes::Scopes, tasks::Tasks, tokens::Tokens,
     ui::Format, up::Up,
 };
 
@@ -59,9 +59,18 @@ pub enum Command {
     /// Tasks: run, list, show, cancel, read their output
     #[command(subcommand)]
     Task(Tasks),
-    /// Accounts: list, create, show
+    /// Accounts, the tops of the scope tree: list, create, show, edit, delete
     #[command(subcommand)]
-    Account(Accounts),
+    Account(Scopes),
+    /// Organizations, the parts of an account: list, create, show, edit, delete
+    #[command(subcommand, visible_alias = "org")]
+    Organization(Scopes),
+    /// Projects, the parts of an organization: list, create, show, edit, delete
+    #[command(subcommand)]
+    Project(Scopes),
+    /// The whole scope tree: accounts, organizations, projects
+    #[command(subcommand)]
+    Scope(Scopes),
     /// Receipts of revocations: list, show
     #[command(subcommand)]
     Receipt(Receipts),

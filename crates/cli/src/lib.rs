@@ -3,7 +3,6 @@
 //! What a command prints on standard output is its result and nothing else, so that it can be piped; progress,
 //! notes and suggestions go to standard error, suggestions only when that is a terminal.
 
-pub mod accounts;
 pub mod args;
 pub mod ask;
 pub mod config;
@@ -14,6 +13,7 @@ pub mod failure;
 pub mod private_file;
 pub mod receipts;
 pub mod revoke;
+pub mod scopes;
 pub mod shell_words;
 pub mod task_run;
 pub mod tasks;
@@ -21,9 +21,11 @@ pub mod tokens;
 pub mod ui;
 pub mod up;
 pub mod values;
+pub mod whoami;
 
 use clap::Parser as _;
 use legation_api::client::Client;
+use legation_model::scope::ScopeKind;
 
 pub use failure::Failure;
 
@@ -68,9 +70,12 @@ async fn dispatch(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
         Command::Token(command) => command.run(&context()?).await,
         Command::Delegate(command) => command.run(&context()?).await,
         Command::Task(command) => command.run(&context()?).await,
-        Command::Account(command) => command.run(&context()?).await,
+        Command::Scope(command) => command.run(&context()?, None).await,
+        Command::Account(command) => command.run(&context()?, Some(ScopeKind::Account)).await,
+        Command::Organization(command) => command.run(&context()?, Some(ScopeKind::Organization)).await,
+        Command::Project(command) => command.run(&context()?, Some(ScopeKind::Project)).await,
         Command::Receipt(command) => command.run(&context()?).await,
-        Command::Whoami => accounts::whoami(&context()?).await,
+        Command::Whoami => whoami::whoami(&context()?).await,
         Command::Up(up) => up.run(ui).await,
         Command::Completions { shell } => ui::print(&args::completions(shell)).map(|()| exit_codes::OK),
     }

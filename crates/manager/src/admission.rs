@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use legation_model::{
     Millis,
-    ids::{AttemptId, DelegateId, SessionId},
+    ids::{AttemptId, DelegateId, SessionId, TokenId},
     task::Task,
 };
 use legation_store::{job, tasks};
@@ -16,7 +16,6 @@ use legation_wire::{
 
 use crate::{
     Manager,
-    config::Timing,
     gate::Entered,
     joins::{Join, Joined},
     live::{LiveToken, retry},
@@ -99,7 +98,7 @@ impl Manager {
     }
 
     fn welcome(&self, live: &LiveToken, delegate: DelegateId, generation: u32) -> Welcome {
-        let timing = &live.timing;
+        let timing = live.timing.granted();
         Welcome {
             account: live.scope.account().to_owned(),
             scope: live.scope.clone(),
@@ -113,11 +112,16 @@ impl Manager {
         }
     }
 
-    /// Until when, on the boot clock, a delegate may still act. A lease that this process never answered counts as
-    /// the longest that an earlier one may have granted.
-    pub(crate) fn lease_ends(&self, delegate: DelegateId, timing: &Timing) -> Millis {
+    /// Until when, on the boot clock, a delegate may still act whose lease counts as this long. One that this process never
+    /// answered counts as the longest that an earlier one may have granted.
+    pub(crate) fn lease_ends(&self, delegate: DelegateId, lease: Millis) -> Millis {
         let answered = self.sessions.last_answered(delegate);
-        answered.map_or(self.former_leases_end, |answered| answered + timing.lease_counted())
+        answered.map_or(self.former_leases_end, |answered| answered + lease)
+    }
+
+    /// How long after its last answer a delegate of this token may still act.
+    pub(crate) fn lease_counted(&self, token: TokenId) -> Millis {
+        self.tokens.get(token).map_or(self.config.timing.lease_counted(), |live| live.timing.lease_counted())
     }
 
     /// Stops the session of a key that has just been quarantined.

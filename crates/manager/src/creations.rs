@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use legation_model::{
-    Millis,
     ids::ManagerKeyId,
     token::{DelegateToken, TokenStatus},
 };
@@ -14,10 +13,10 @@ use legation_store::{
 
 use crate::{
     Manager,
-    accounts::KnownAccounts,
     audit::{self, Actor},
     error::Refusal,
     idempotency::{self, Idempotency, Made},
+    scopes::KnownScopes,
     tokens::{change, shown},
 };
 
@@ -34,8 +33,8 @@ pub(crate) struct Creation {
     pub(crate) once: Option<Idempotency>,
 }
 
-/// What became of it: it is there, with the lease of its account, or was created before under the same key.
-pub(crate) type Created = Result<Made<(DelegateToken, Option<Millis>)>, Refusal>;
+/// What became of it: it is there, or was created before under the same key.
+pub(crate) type Created = Result<Made<DelegateToken>, Refusal>;
 
 impl Manager {
     /// Writes creations until the Manager stops.
@@ -54,24 +53,24 @@ async fn create_all(
     creations: Vec<Creation>,
     manager_key: ManagerKeyId,
 ) -> Result<Vec<Created>, StoreError> {
-    let mut known = KnownAccounts::default();
+    let known = KnownScopes::read(tx, creations.iter().map(|new| new.token.scope.clone()).collect()).await?;
     let (mut tokens, mut secrets, mut changes, mut created) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for Creation { actor, mut token, sealed, once } in creations {
         if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
             created.push(before.map(Made::Replayed));
             continue;
         }
-        let Some(account) = known.get(tx, &token.scope).await? else {
-            created.push(Err(Refusal::not_found("account")));
+        if let Err(refusal) = known.require(&token.scope) {
+            created.push(Err(refusal));
             continue;
-        };
+        }
         if let Some(sealed_psk) = sealed {
             (token.status, token.generation, token.issued_at) = (TokenStatus::Active, 1, Some(token.created_at));
             secrets.push(TokenSecret { token: token.id, generation: 1, sealed_psk });
         }
         idempotency::keep(tx, &actor, once.as_ref(), &token.id.to_string(), token.created_at).await?;
         changes.push((actor, change("token.create", &token, String::new()).after(shown(&token))));
-        created.push(Ok(Made::Fresh((token.clone(), account.lease))));
+        created.push(Ok(Made::Fresh(token.clone())));
         tokens.push(token);
     }
     tokens::insert_all(tx, &tokens).await?;

@@ -4,7 +4,6 @@
 //! owns and awaits. Only time and entropy can be exchanged.
 
 pub mod access;
-pub mod accounts;
 pub mod admin;
 pub mod admission;
 pub mod arguments;
@@ -36,6 +35,7 @@ mod recording;
 mod refusals;
 pub mod reports;
 pub mod revoke;
+pub mod scopes;
 pub mod seal;
 pub mod serve;
 pub mod session;
@@ -45,6 +45,7 @@ pub mod start;
 pub mod sweep;
 pub mod system;
 pub mod tasks;
+pub mod timings;
 pub mod tls;
 pub mod tokens;
 mod whole_file;
@@ -111,6 +112,8 @@ pub struct Manager {
     pub(crate) late_boots: Mutex<HashSet<BootId>>,
     pub(crate) vouched: access::Vouched,
     pub(crate) refusals: refusals::Refusals,
+    /// The leases of the accounts.
+    pub(crate) timings: timings::Timings,
     /// Boot-clock time by which every lease has ended that an earlier process granted.
     pub(crate) former_leases_end: Millis,
     admissions: AtomicU64,

@@ -18,10 +18,10 @@ use legation_wire::{TokenHint, TokenKeys, close::GoodbyeReason, message::Goodbye
 
 use crate::{
     clock::JumpGuard,
-    config::Timing,
     gate::{Entered, Gate},
     lock::lock,
     revoke::Cuts,
+    timings::AccountTiming,
 };
 
 /// After how many milliseconds a delegate that met a doubt may come again.
@@ -35,8 +35,8 @@ pub struct LiveToken {
     pub scope: Scope,
     /// Its restrictions.
     pub limits: TokenLimits,
-    /// The timing of its sessions.
-    pub timing: Timing,
+    /// The timing of its sessions, which it shares with all tokens of its account.
+    pub timing: Arc<AccountTiming>,
     /// What every effect passes.
     pub gate: Arc<Gate>,
     /// Makes one revocation of this token wait for another, and keeps whom it has cut until its receipt says so.
@@ -56,7 +56,7 @@ enum Verdict {
 
 impl LiveToken {
     /// The copy of a token with its derived keys, newest generation last.
-    pub fn new(token: &DelegateToken, keys: Vec<(u32, Secret<32>)>, timing: Timing) -> Self {
+    pub fn new(token: &DelegateToken, keys: Vec<(u32, Secret<32>)>, timing: impl Into<Arc<AccountTiming>>) -> Self {
         let this = Self {
             limits: token.limits.clone(),
             keys: Mutex::new(keys),
@@ -72,12 +72,12 @@ impl LiveToken {
     }
 
     /// A token that nobody can prove: its secret is not known here, or not yet.
-    pub fn without_keys(id: TokenId, scope: Scope, timing: Timing) -> Self {
+    pub fn without_keys(id: TokenId, scope: Scope, timing: impl Into<Arc<AccountTiming>>) -> Self {
         Self {
             id,
             scope,
             limits: TokenLimits::default(),
-            timing,
+            timing: timing.into(),
             gate: Arc::new(Gate::default()),
             ending: tokio::sync::Mutex::default(),
             keys: Mutex::default(),
@@ -204,6 +204,7 @@ impl TokenKeys for LiveTokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Timing;
 
     #[test]
     fn a_first_secret_that_comes_after_the_end_finds_the_end() {

@@ -109,7 +109,8 @@ impl Manager {
             }
         };
         // A first secret may be on its way here from its own transaction: it must find the end, not a way in.
-        let unknown = || LiveToken::without_keys(id, receipt.scope.clone(), self.config.timing);
+        let timing = self.timings.of(&receipt.scope);
+        let unknown = || LiveToken::without_keys(id, receipt.scope.clone(), timing);
         let live = &live.clone().unwrap_or_else(|| self.tokens.insert(unknown()));
         let mut cuts = match held {
             Some(held) => held,
@@ -223,7 +224,7 @@ impl Manager {
         connected: &Cuts,
     ) -> Vec<ReceiptLine> {
         let (wall, boot) = (self.clock.wall(), self.clock.boot());
-        let timing = self.tokens.get(token).map_or(self.config.timing, |live| live.timing);
+        let lease = self.lease_counted(token);
         let lines = delegates.iter().map(|delegate| {
             let cut = connected.get(&delegate.id);
             ReceiptLine {
@@ -234,7 +235,7 @@ impl Manager {
                 cut_at: cut.map(|(_, at)| *at),
                 stopped_reported_at: None,
                 tasks_killed: None,
-                lease_ends_by: wall + (self.lease_ends(delegate.id, &timing) - boot),
+                lease_ends_by: wall + (self.lease_ends(delegate.id, lease) - boot),
             }
         });
         lines.filter(|line| line.connected || line.lease_ends_by > wall).collect()

@@ -11,7 +11,7 @@ use legation_model::{
     Clock, Entropy, Millis, Secret,
     token::{DelegateToken, TokenStatus},
 };
-use legation_store::{Store, StoreError, accounts, job, leases, tasks, tokens};
+use legation_store::{Store, StoreError, job, leases, scopes, tasks, tokens};
 use legation_wire::{GoodbyeReason, message::Goodbye};
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,6 +32,7 @@ use crate::{
     sessions::Sessions,
     shared::Shared,
     sweep::Seen,
+    timings::Timings,
     tls,
     tokens::secret_place,
 };
@@ -100,6 +101,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         queue.add(task);
     }
     let former_leases_end = former_leases_end(&config, &store, &*clock).await?;
+    let timing = config.timing;
     let manager = Arc::new_cyclic(|this| Manager {
         former_leases_end,
         clock: Arc::new(JumpGuard::new(clock)),
@@ -125,10 +127,12 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         late_boots: std::sync::Mutex::default(),
         vouched: Vouched::default(),
         refusals: Refusals::default(),
+        timings: Timings::new(timing),
         admissions: AtomicU64::new(1),
         this: this.clone(),
     });
     manager.ensure_default_account().await?;
+    manager.fill_places().await?;
     load_tokens(&manager).await?;
     Ok(manager)
 }
@@ -136,7 +140,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
 /// Leaves behind the longest lease that this process grants, and finds out by when, on the boot clock, every one of
 /// its predecessors has ended. No lease is longer than the longest, whatever the wall clock said in between.
 async fn former_leases_end(config: &Config, store: &Store, clock: &dyn Clock) -> anyhow::Result<Millis> {
-    let longest = store.read(|conn| Box::pin(accounts::longest_lease(conn))).await?.unwrap_or(0);
+    let longest = store.read(|conn| Box::pin(scopes::longest_lease(conn))).await?.unwrap_or(0);
     let longest = longest.max(config.timing.lease);
     let (timing, now) = (config.timing.with_lease(Some(longest)), clock.wall());
     let begin = job(move |tx| Box::pin(leases::begin(tx, timing.lease_counted(), now)));
@@ -146,15 +150,15 @@ async fn former_leases_end(config: &Config, store: &Store, clock: &dyn Clock) ->
 
 /// Opens every secret that a delegate may still prove, those of ended tokens included: they are told to stop.
 async fn load_tokens(manager: &Manager) -> anyhow::Result<()> {
+    for (account, lease) in manager.store.read(|conn| Box::pin(scopes::leases(conn))).await? {
+        manager.timings.load(&account, lease);
+    }
     for secret in manager.store.read(|conn| Box::pin(tokens::secrets(conn))).await? {
         let id = secret.token;
         let key = manager.keys.sealer.open_key(&secret_place(id, secret.generation), &secret.sealed_psk)?;
         let token = manager.store.read(move |conn| Box::pin(tokens::get(conn, id))).await?;
         if let Some(token) = token.filter(|token| token.status != TokenStatus::Unissued) {
-            let scope = token.scope.top();
-            let account = job(move |conn| Box::pin(async move { accounts::get(conn, &scope).await }));
-            let lease = manager.store.read(account).await?.and_then(|account| account.lease);
-            manager.admit_token(&token, vec![(secret.generation, key)], lease);
+            manager.admit_token(&token, vec![(secret.generation, key)]);
         }
     }
     Ok(())
@@ -182,9 +186,9 @@ impl Manager {
         self.begin_stop();
     }
 
-    /// Lets a token be proven, with the lease of its account.
-    pub(crate) fn admit_token(&self, token: &DelegateToken, keys: Vec<(u32, Secret<32>)>, lease: Option<Millis>) {
-        self.tokens.insert(LiveToken::new(token, keys, self.config.timing.with_lease(lease)));
+    /// Lets a token be proven.
+    pub(crate) fn admit_token(&self, token: &DelegateToken, keys: Vec<(u32, Secret<32>)>) {
+        self.tokens.insert(LiveToken::new(token, keys, self.timings.of(&token.scope)));
     }
 }
 

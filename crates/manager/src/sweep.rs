@@ -99,7 +99,7 @@ impl Manager {
     fn drop_silent(&self) {
         let now = self.clock.boot();
         for session in self.sessions.all() {
-            let heartbeat = session.token.timing.heartbeat;
+            let heartbeat = session.token.timing.heartbeat();
             let oldest = now - heartbeat * MISSED_MAX - heartbeat / 2;
             if session.last_answered.load(Ordering::Relaxed) < oldest {
                 session.stop(None);
@@ -171,8 +171,7 @@ impl Manager {
             if let Some(session) = self.sessions.newest(attempt.delegate) {
                 return session.boot != attempt.boot;
             }
-            let timing = self.tokens.get(attempt.token).map_or(self.config.timing, |live| live.timing);
-            self.lease_ends(attempt.delegate, &timing) < now
+            self.lease_ends(attempt.delegate, self.lease_counted(attempt.token)) < now
         });
         self.lose_attempts(
             fenced.map(|attempt| attempt.id).collect(),

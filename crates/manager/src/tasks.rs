@@ -19,11 +19,11 @@ use serde_json::json;
 use crate::{
     Manager,
     access::Caller,
-    accounts::KnownAccounts,
     audit::{self, Actor, Change},
     error::Refusal,
     idempotency::{self, Idempotency},
     queue::QUEUED_MAX,
+    scopes::KnownScopes,
     session::Session,
 };
 
@@ -66,14 +66,15 @@ pub(crate) struct Submission {
 pub(crate) type Submitted = Result<idempotency::Made<()>, Refusal>;
 
 async fn submit_all(tx: &mut Tx, submissions: Vec<Submission>) -> Result<Vec<Submitted>, StoreError> {
-    let (mut fresh, mut submitted, mut accounts) = (Vec::new(), Vec::new(), KnownAccounts::default());
+    let known = KnownScopes::read(tx, submissions.iter().map(|one| one.new.task.scope.clone()).collect()).await?;
+    let (mut fresh, mut submitted) = (Vec::new(), Vec::new());
     for Submission { new, actor, once } in submissions {
         if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
             submitted.push(before.map(idempotency::Made::Replayed));
             continue;
         }
-        if accounts.get(tx, &new.task.scope).await?.is_none() {
-            submitted.push(Err(Refusal::not_found("account")));
+        if let Err(refusal) = known.require(&new.task.scope) {
+            submitted.push(Err(refusal));
             continue;
         }
         idempotency::keep(tx, &actor, once.as_ref(), &new.task.id.to_string(), new.task.created_at).await?;

@@ -5,10 +5,10 @@ use legation_model::{
     Name, Scope, Secret, Text,
     ids::TokenId,
     secret::SecretText,
-    token::{DelegateToken, Token, TokenLimits, TokenStatus},
+    token::{DEFAULT_TOKEN, DelegateToken, Token, TokenLimits, TokenStatus},
 };
 use legation_store::{
-    StoreError, accounts, job,
+    StoreError, job,
     tokens::{self, TokenFilter},
 };
 use legation_wire::{close::GoodbyeReason, psk};
@@ -16,7 +16,7 @@ use legation_wire::{close::GoodbyeReason, psk};
 use crate::{
     Manager,
     access::Caller,
-    audit::{self, Change},
+    audit::{self, Actor, Change},
     creations::Creation,
     error::Refusal,
     idempotency::{Idempotency, Made},
@@ -71,12 +71,12 @@ impl Manager {
         let unissued = DelegateToken::unissued(id, new.scope, new.name, now, caller.actor().name);
         let token = DelegateToken { description: new.description, limits: new.limits, ..unissued };
         let sealed = draft.as_ref().map(|draft| draft.sealed.clone());
-        let (token, lease) = match self.creations.ask(Creation { actor: caller.actor(), token, sealed, once }).await?? {
+        let token = match self.creations.ask(Creation { actor: caller.actor(), token, sealed, once }).await?? {
             Made::Fresh(made) => made,
             Made::Replayed(id) => return self.shown_before(id).await,
         };
         if let Some(draft) = &draft {
-            self.admit_token(&token, vec![(1, draft.key.clone())], lease);
+            self.admit_token(&token, vec![(1, draft.key.clone())]);
         }
         Ok(Issued { token, value: draft.map(|draft| draft.value.reveal()) })
     }
@@ -118,12 +118,11 @@ impl Manager {
                 let issued = tokens::get(tx, id).await?.ok_or(StoreError::NotFound)?;
                 let change = change("token.issue", &token, String::new());
                 audit::append(tx, &actor, now, change.between(shown(&token), shown(&issued))).await?;
-                let lease = accounts::get(tx, &token.scope.top()).await?.and_then(|account| account.lease);
-                Ok(Ok((issued, lease)))
+                Ok(Ok(issued))
             })
         });
-        let (token, lease) = self.store.write(work).await??;
-        self.admit_token(&token, vec![(1, draft.key.clone())], lease);
+        let token = self.store.write(work).await??;
+        self.admit_token(&token, vec![(1, draft.key.clone())]);
         Ok(Issued { token, value: Some(draft.value.reveal()) })
     }
 
@@ -164,7 +163,8 @@ impl Manager {
         Ok(self.store.read(move |conn| Box::pin(async move { tokens::list(conn, &filter, &page).await })).await?)
     }
 
-    /// Removes a revoked token from lists; its id is never used again and its name is free.
+    /// Removes a revoked token from lists; its id is never used again and its name is free. A default token has an unissued
+    /// successor in the same step.
     ///
     /// # Errors
     /// `token_not_revoked`, naming the command to run first.
@@ -175,6 +175,7 @@ impl Manager {
             return Ok(token);
         }
         let (actor, now) = (caller.actor(), self.clock.wall());
+        let successor = is_default(&token).then(|| self.default_token(token.scope.clone()));
         let work = job(move |tx| {
             Box::pin(async move {
                 let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
@@ -183,8 +184,14 @@ impl Manager {
                 }
                 tokens::delete(tx, id, now).await?;
                 let deleted = DelegateToken { status: TokenStatus::Deleted, ..token.clone() };
-                let change = change("token.delete", &token, token.name.to_string());
-                audit::append(tx, &actor, now, change.between(shown(&token), shown(&deleted))).await?;
+                let gone = change("token.delete", &token, token.name.to_string());
+                audit::append(tx, &actor, now, gone.between(shown(&token), shown(&deleted))).await?;
+                if let Some(successor) = successor {
+                    // A place always has a token to issue; the name has just become free.
+                    tokens::insert(tx, &successor).await?;
+                    let new = change("token.create", &successor, format!("in place of {}", token.id));
+                    audit::append(tx, &Actor::system(), now, new.after(shown(&successor))).await?;
+                }
                 Ok(Ok(deleted))
             })
         });
@@ -199,6 +206,11 @@ impl Manager {
 /// Where the derived key of a generation is sealed.
 pub(crate) fn secret_place(id: TokenId, generation: u32) -> String {
     format!("token_secrets.sealed_psk.{id}.{generation}")
+}
+
+/// Whether it is the token that its place was born with, or a successor of that.
+fn is_default(token: &DelegateToken) -> bool {
+    token.name.as_str() == DEFAULT_TOKEN
 }
 
 fn issuable(token: &DelegateToken) -> Result<(), Refusal> {

@@ -11,6 +11,48 @@ pub const DEFAULT_ACCOUNT: &str = "default";
 /// Account, organization, project.
 pub const LEVELS_MAX: usize = 3;
 
+/// How deep in the tree a scope is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScopeKind {
+    /// The top of a tree: one tenant.
+    Account,
+    /// A part of an account.
+    Organization,
+    /// A part of an organization; nothing lies below it.
+    Project,
+}
+
+impl ScopeKind {
+    /// Every kind, from the top down.
+    pub const ALL: [Self; LEVELS_MAX] = [Self::Account, Self::Organization, Self::Project];
+
+    /// The word in rows and documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::Organization => "organization",
+            Self::Project => "project",
+        }
+    }
+
+    /// The kind of what lies directly below; nothing below a project.
+    pub const fn below(self) -> Option<Self> {
+        match self {
+            Self::Account => Some(Self::Organization),
+            Self::Organization => Some(Self::Project),
+            Self::Project => None,
+        }
+    }
+
+    /// How many levels lie above.
+    pub const fn depth(self) -> usize {
+        self as usize
+    }
+}
+
+crate::word::words!(ScopeKind);
+
 /// A place in the scope tree, spelled `account`, `account/organization` or `account/organization/project`.
 ///
 /// Each level matches `[a-z0-9][a-z0-9_-]{0,63}`, so a scope has one spelling, is safe in a path and never
@@ -27,6 +69,30 @@ impl Scope {
     /// The scope of that account itself.
     pub fn top(&self) -> Self {
         Self(self.account().to_owned())
+    }
+
+    /// How deep it is.
+    pub fn kind(&self) -> ScopeKind {
+        match self.0.split('/').count() {
+            1 => ScopeKind::Account,
+            2 => ScopeKind::Organization,
+            _ => ScopeKind::Project,
+        }
+    }
+
+    /// The identifier of its own level.
+    pub fn own(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The scope in which it lies; none above an account.
+    pub fn parent(&self) -> Option<Self> {
+        self.0.rsplit_once('/').map(|(above, _)| Self(above.to_owned()))
+    }
+
+    /// The scopes above it, the account first.
+    pub fn above(&self) -> Vec<Self> {
+        self.0.match_indices('/').map(|(at, _)| Self(self.0[..at].to_owned())).collect()
     }
 
     /// The spelling.
@@ -90,6 +156,26 @@ impl<'de> Deserialize<'de> for Scope {
     }
 }
 
+/// A scope as the path of a request spells it: dots between the levels, `acme.eng.web`.
+///
+/// No identifier has a dot, so nothing needs escaping; a slash would, and proxies undo that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dotted(pub Scope);
+
+impl fmt::Display for Dotted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.0.replace('/', "."))
+    }
+}
+
+impl FromStr for Dotted {
+    type Err = ScopeError;
+
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        if text.contains('/') { Err(ScopeError) } else { text.replace('.', "/").parse().map(Self) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +190,31 @@ mod tests {
         assert!(scope("acme").contains(&scope("acme/eng/web")));
         assert!(!scope("acme").contains(&scope("acme2")));
         assert!(!scope("acme/eng").contains(&scope("acme")));
+    }
+
+    #[test]
+    fn every_level_knows_what_is_above_it() {
+        let kinds = ["acme", "acme/eng", "acme/eng/web"].map(|text| scope(text).kind());
+        assert_eq!(kinds, ScopeKind::ALL);
+        assert_eq!(scope("acme/eng/web").above(), [scope("acme"), scope("acme/eng")]);
+        assert_eq!(scope("acme/eng/web").parent(), Some(scope("acme/eng")));
+        assert_eq!((scope("acme").parent(), scope("acme").above().len()), (None, 0));
+        assert_eq!((scope("acme").own(), scope("acme/eng").own()), ("acme", "eng"));
+        for kind in ScopeKind::ALL {
+            assert_eq!(kind.below(), ScopeKind::ALL.get(kind.depth() + 1).copied());
+        }
+    }
+
+    #[test]
+    fn a_path_spells_levels_with_dots_and_in_no_other_way() {
+        for text in ["acme", "acme/eng", "acme/eng/web"] {
+            let dotted = Dotted(scope(text));
+            assert_eq!(dotted.to_string(), text.replace('/', "."));
+            assert_eq!(dotted.to_string().parse(), Ok(dotted));
+        }
+        for text in ["acme/eng", "acme.", ".acme", "a..b", "a.b.c.d", "", "."] {
+            assert!(text.parse::<Dotted>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

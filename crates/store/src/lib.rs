@@ -15,7 +15,6 @@ mod reserve;
 mod row;
 mod writer;
 
-pub mod accounts;
 pub mod api_keys;
 pub mod attempts;
 pub mod audit;
@@ -25,6 +24,7 @@ pub mod keys;
 pub mod leases;
 pub mod output;
 pub mod receipts;
+pub mod scopes;
 pub mod tasks;
 pub mod tokens;
 

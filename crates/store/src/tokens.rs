@@ -61,6 +61,8 @@ const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issue
 const FORGET_SECRETS: &str = "DELETE FROM token_secrets WHERE token IN (SELECT id FROM tokens WHERE revoked_at < $1)";
 const SECRETS: &str = "SELECT token, generation, sealed_psk FROM token_secrets ORDER BY token, generation";
 const REVOKE: &str = "UPDATE tokens SET status = $2, revoked_at = $3, revoked_reason = $4, receipt = $5 WHERE id = $1";
+const BURY_UNISSUED: &str =
+    "UPDATE tokens SET status = 'deleted', deleted_at = $2 WHERE scope = $1 AND status = 'unissued'";
 const DELETE: &str = "UPDATE tokens SET status = 'deleted', deleted_at = $2 WHERE id = $1";
 
 /// Adds one.
@@ -202,6 +204,15 @@ pub async fn revoke(
 pub async fn delete(conn: &mut Conn, id: TokenId, now: Millis) -> Result<(), StoreError> {
     step(conn, id, TokenStatus::Deleted).await?;
     conn.run_one(sqlx::query(DELETE).bind(id.to_string()).bind(now)).await
+}
+
+/// Buries the tokens of a place that ends with it. Only such as never had a secret: there is nothing to revoke and nobody
+/// to tell.
+///
+/// # Errors
+/// Those of the database.
+pub async fn bury_unissued(conn: &mut Conn, scope: &Scope, now: Millis) -> Result<u64, StoreError> {
+    conn.run(sqlx::query(BURY_UNISSUED).bind(scope.to_string()).bind(now)).await
 }
 
 /// Notes when tokens were last proved; an older time than the noted one changes nothing.

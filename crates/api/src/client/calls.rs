@@ -1,8 +1,9 @@
 //! The routes as methods. Every one may fail as [`ClientError`] tells.
 
 use legation_model::{
-    Scope,
+    Scope as Place,
     ids::{DelegateId, ReceiptId, TaskId, TokenId},
+    scope::Dotted,
 };
 use reqwest::Method;
 use serde::Serialize;
@@ -17,6 +18,7 @@ use crate::{
     page::DryRun,
     receipts::{Receipt, ReceiptsQuery},
     routes::{self, fill},
+    scopes::{CreateScope, DeletedScope, Scope, ScopesQuery, UpdateScope},
     tasks::{CancelledTask, SubmitTask, Task, TasksQuery},
     tokens::{CreateToken, DeletedToken, IssuePreview, IssuedToken, RevokePreview, RevokeToken, Token, TokensQuery},
     whoami::Whoami,
@@ -28,6 +30,10 @@ const DRY_RUN: DryRun = DryRun { dry_run: true };
 /// A request without a query or a body.
 #[derive(Serialize)]
 struct Nothing {}
+
+fn one(scope: &Place) -> String {
+    fill(routes::SCOPE, &Dotted(scope.clone()))
+}
 
 #[expect(clippy::missing_errors_doc, reason = "every method fails as the module's one error type tells")]
 impl Client {
@@ -54,13 +60,53 @@ impl Client {
     }
 
     /// One account.
-    pub async fn account(&self, id: &Scope) -> Result<Account, ClientError> {
+    pub async fn account(&self, id: &Place) -> Result<Account, ClientError> {
         self.get(&fill(routes::ACCOUNT, id), &Nothing {}).await
     }
 
     /// Creates an account.
     pub async fn create_account(&self, request: &CreateAccount) -> Result<Account, ClientError> {
         self.post(routes::ACCOUNTS, &Nothing {}, request).await
+    }
+
+    /// A page of the scope tree.
+    pub async fn scopes(&self, query: &ScopesQuery) -> Result<List<Scope>, ClientError> {
+        self.get(routes::SCOPES, query).await
+    }
+
+    /// One place in the scope tree.
+    pub async fn scope(&self, scope: &Place) -> Result<Scope, ClientError> {
+        self.get(&one(scope), &Nothing {}).await
+    }
+
+    /// Creates a place in the scope tree.
+    pub async fn create_scope(&self, request: &CreateScope) -> Result<Scope, ClientError> {
+        self.post(routes::SCOPES, &Nothing {}, request).await
+    }
+
+    /// Changes a place that is still at this version.
+    pub async fn update_scope(&self, scope: &Place, version: u64, change: &UpdateScope) -> Result<Scope, ClientError> {
+        self.patch(&one(scope), version, &FOR_REAL, change).await
+    }
+
+    /// The place as a change would make it.
+    pub async fn preview_update_scope(
+        &self,
+        scope: &Place,
+        version: u64,
+        change: &UpdateScope,
+    ) -> Result<Scope, ClientError> {
+        self.patch(&one(scope), version, &DRY_RUN, change).await
+    }
+
+    /// What deleting a place would do.
+    pub async fn preview_delete_scope(&self, scope: &Place) -> Result<DeletedScope, ClientError> {
+        self.delete(&one(scope), &DRY_RUN).await
+    }
+
+    /// Deletes a place in which nothing is.
+    pub async fn delete_scope(&self, scope: &Place) -> Result<DeletedScope, ClientError> {
+        self.delete(&one(scope), &FOR_REAL).await
     }
 
     /// A page of tokens.

@@ -10,7 +10,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use legation_model::secret::SecretText;
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, IF_MATCH},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -94,15 +94,25 @@ impl Client {
         query: &impl Serialize,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body).map_err(|error| {
-            let fix = "report this as a fault of the client".to_owned();
-            ClientError::Settings { what: format!("the request is not JSON: {error}"), fix }
-        })?;
+        let body = encode(body)?;
         let mut request = self.request(Method::POST, path).query(query).header(CONTENT_TYPE, "application/json");
         if let Some(key) = &self.idempotency_key {
             request = request.header("idempotency-key", key);
         }
         self.answer(request.body(body)).await
+    }
+
+    /// Changes an object that is still at this version.
+    async fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        version: u64,
+        query: &impl Serialize,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = encode(body)?;
+        let request = self.request(Method::PATCH, path).query(query).header(CONTENT_TYPE, "application/json");
+        self.answer(request.header(IF_MATCH, format!("\"{version}\"")).body(body)).await
     }
 
     async fn delete<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ClientError> {
@@ -157,6 +167,13 @@ impl Client {
         }
         Ok(body)
     }
+}
+
+fn encode(body: &impl Serialize) -> Result<Vec<u8>, ClientError> {
+    serde_json::to_vec(body).map_err(|error| {
+        let fix = "report this as a fault of the client".to_owned();
+        ClientError::Settings { what: format!("the request is not JSON: {error}"), fix }
+    })
 }
 
 fn parse_url(url: &str) -> Result<reqwest::Url, ClientError> {

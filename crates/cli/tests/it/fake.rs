@@ -22,6 +22,8 @@ use tokio::{net::TcpListener, sync::watch};
 pub(crate) struct Asked {
     pub(crate) line: String,
     pub(crate) key: Option<String>,
+    /// The version that a change names.
+    pub(crate) seen: Option<String>,
     pub(crate) body: Bytes,
 }
 
@@ -102,7 +104,8 @@ impl Fake {
 async fn answer(State(fake): State<Fake>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let line = format!("{method} {uri}");
     let key = headers.get(header::AUTHORIZATION).map(|key| key.to_str().expect("text").to_owned());
-    fake.asked.send_modify(|asked| asked.push(Asked { line: line.clone(), key, body }));
+    let seen = headers.get(header::IF_MATCH).map(|seen| seen.to_str().expect("text").to_owned());
+    fake.asked.send_modify(|asked| asked.push(Asked { line: line.clone(), key, seen, body }));
     let Some(answer) = fake.next(&line) else {
         let problem = Problem::new(Code::Internal, format!("the test has no answer for {line}"));
         let body = serde_json::to_string(&problem).expect("JSON");

@@ -7,5 +7,6 @@ mod lists;
 mod nouns;
 mod revoke;
 mod run;
+mod scopes;
 mod task;
 mod up;

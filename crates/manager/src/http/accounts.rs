@@ -7,7 +7,8 @@ use legation_api::{
     List, Problem,
     accounts::{Account, AccountsQuery, CreateAccount},
 };
-use legation_model::Scope;
+use legation_model::{Scope, scope::ScopeKind};
+use legation_store::scopes::{Place, PlaceFilter};
 
 use super::{
     request::{Body, Id, Nothing, Params, paged},
@@ -23,7 +24,8 @@ pub(super) async fn list(
     caller: Caller,
     Params(query): Params<AccountsQuery>,
 ) -> Result<Json<List<Account>>, Refusal> {
-    let found = manager.list_accounts(&caller, paged(query.limit, query.cursor)?).await?;
+    let filter = PlaceFilter { kind: Some(ScopeKind::Account), ..PlaceFilter::default() };
+    let found = manager.list_scopes(&caller, filter, paged(query.limit, query.cursor)?).await?;
     Ok(ok(List { items: found.items.iter().map(shown).collect(), next: found.next }))
 }
 
@@ -38,7 +40,7 @@ pub(super) async fn create(
 ) -> Result<Json<Account>, Refusal> {
     body.value.check()?;
     let CreateAccount { id, description, lease_ms } = body.value;
-    let account = manager.create_account(&caller, id, description, lease_ms, body.once).await?;
+    let account = manager.create_scope(&caller, id, description, lease_ms, body.once).await?;
     Ok(Json(StatusCode::CREATED, shown(&account)))
 }
 
@@ -51,10 +53,13 @@ pub(super) async fn show(
     Id(scope): Id<Scope>,
     Params(Nothing {}): Params<Nothing>,
 ) -> Result<Json<Account>, Refusal> {
-    Ok(ok(shown(&manager.account(&caller, scope).await?)))
+    if scope.kind() != ScopeKind::Account {
+        return Err(Refusal::not_found("scope"));
+    }
+    Ok(ok(shown(&manager.scope(&caller, scope).await?)))
 }
 
-fn shown(account: &legation_store::accounts::Account) -> Account {
+fn shown(account: &Place) -> Account {
     Account {
         id: account.scope.clone(),
         description: account.description.clone(),

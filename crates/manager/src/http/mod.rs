@@ -10,6 +10,7 @@ mod output;
 mod receipts;
 mod request;
 mod respond;
+mod scopes;
 mod tasks;
 mod tokens;
 mod whoami;
@@ -55,6 +56,11 @@ pub fn table() -> Vec<Route> {
         get(routes::ACCOUNTS, Needs(P::AccountView), accounts::list),
         post(routes::ACCOUNTS, Needs(P::AccountEdit), accounts::create),
         get(routes::ACCOUNT, Needs(P::AccountView), accounts::show),
+        get(routes::SCOPES, Needs(P::AccountView), scopes::list),
+        post(routes::SCOPES, Needs(P::AccountEdit), scopes::create),
+        get(routes::SCOPE, Needs(P::AccountView), scopes::show),
+        patch(routes::SCOPE, Needs(P::AccountEdit), scopes::update),
+        delete(routes::SCOPE, Needs(P::AccountEdit), scopes::delete),
         get(routes::TOKENS, Needs(P::DelegateView), tokens::list),
         post(routes::TOKENS, Needs(P::DelegateEdit), tokens::create),
         get(routes::TOKEN, Needs(P::DelegateView), tokens::show),
@@ -110,6 +116,10 @@ fn get<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Acce
 
 fn post<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
     Route { method: Method::POST, path, access, handler: on(MethodFilter::POST, handler) }
+}
+
+fn patch<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { method: Method::PATCH, path, access, handler: on(MethodFilter::PATCH, handler) }
 }
 
 fn delete<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {

@@ -5,7 +5,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{accounts, delegates, health, link, output, receipts, tasks, tokens, whoami};
+use super::{accounts, delegates, health, link, output, receipts, scopes, tasks, tokens, whoami};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -13,6 +13,7 @@ use super::{accounts, delegates, health, link, output, receipts, tasks, tokens, 
     paths(
         health::alive, health::ready, health::metrics, serve, whoami::show,
         accounts::list, accounts::create, accounts::show,
+        scopes::list, scopes::create, scopes::show, scopes::update, scopes::delete,
         tokens::list, tokens::create, tokens::show, tokens::issue, tokens::revoke, tokens::delete,
         delegates::list, delegates::show,
         tasks::submit, tasks::list, tasks::show, tasks::cancel, output::stream,

@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{
         HeaderMap,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
+        header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH},
         request::Parts,
     },
 };
@@ -127,6 +127,44 @@ impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
             Path::<String>::from_request_parts(parts, state).await.map_err(|_| Refusal::not_found("object"))?;
         text.parse().map(Self).map_err(|_| Refusal::not_found("object"))
     }
+}
+
+/// Which version of an object the caller has seen, as `If-Match` says it.
+pub(super) enum Seen {
+    /// Whichever it is: `*`.
+    Any,
+    /// One of these.
+    Versions(Vec<u64>),
+}
+
+impl Seen {
+    pub(super) fn is(&self, version: u64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Versions(seen) => seen.contains(&version),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Seen {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let mut tags = Vec::new();
+        for value in parts.headers.get_all(IF_MATCH) {
+            tags.extend(value.to_str().unwrap_or_default().split(',').map(str::trim));
+        }
+        match tags[..] {
+            [] => Err(Refusal::new(Code::PreconditionRequired, "the request has no If-Match header")),
+            ["*"] => Ok(Self::Any),
+            // What is no tag of ours, a weak one included, names no version that is now.
+            _ => Ok(Self::Versions(tags.into_iter().filter_map(version).collect())),
+        }
+    }
+}
+
+fn version(tag: &str) -> Option<u64> {
+    tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {

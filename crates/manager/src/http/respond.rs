@@ -5,7 +5,10 @@ use std::any::Any;
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, ETAG},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -37,6 +40,19 @@ impl<T: Serialize> IntoResponse for Json<T> {
                 Refusal::new(Code::Internal, "the answer cannot be written").into_response()
             }
         }
+    }
+}
+
+/// An answer that names the version of the object in it, for `If-Match`.
+pub(super) struct Versioned<T>(pub(super) u64, pub(super) Json<T>);
+
+impl<T: Serialize> IntoResponse for Versioned<T> {
+    fn into_response(self) -> Response {
+        let mut response = self.1.into_response();
+        if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", self.0)) {
+            response.headers_mut().insert(ETAG, tag);
+        }
+        response
     }
 }
 

@@ -30,7 +30,7 @@ fn every_route_is_documented_and_every_documented_route_exists() {
         .collect();
     assert_eq!(table, documented);
     let known: BTreeSet<&str> = http::table().iter().map(|route| route.path).collect();
-    assert_eq!(known, routes::ALL.into_iter().collect());
+    assert_eq!(known, routes::ALL.iter().copied().collect());
 }
 
 #[test]

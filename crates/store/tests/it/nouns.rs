@@ -1,21 +1,24 @@
 //! The nouns that stand still: what goes in comes out, and the rules that rows enforce.
 
+use std::collections::BTreeSet;
+
 use legation_model::{
     access::Role,
     audit::{AuditRecord, Outcome},
     delegate::DelegateStatus,
     ids::{DelegateId, TokenId},
     receipt::{Receipt, ReceiptLine},
+    scope::ScopeKind,
     token::TokenStatus,
 };
 use legation_store::{
     Page, Store, StoreError,
-    accounts::{self, Account},
     api_keys::{self, ApiKey},
     audit,
     delegates::{self, DelegateFilter},
     idempotency::{self, Answered},
     job, keys, receipts,
+    scopes::{self, Contents, PlaceFilter, Standing},
     tokens::{self, TokenFilter},
 };
 
@@ -37,33 +40,96 @@ pub(crate) async fn with_token(place: &Place) -> (Store, TokenId) {
     (store, token_id)
 }
 
-pub(crate) async fn accounts(place: &Place) {
+fn place(spelling: &str) -> scopes::Place {
+    scopes::Place {
+        scope: scope(spelling),
+        description: "a place".parse().unwrap(),
+        lease: None,
+        version: 1,
+        created_at: NOW,
+        created_by: "someone".to_owned(),
+    }
+}
+
+pub(crate) async fn scopes(place: &Place) {
     let store = place.open().await;
     for spelling in ["acme", "acme/shop", "acme-2", "beta"] {
-        let account = Account {
-            scope: scope(spelling),
-            description: "a place".parse().unwrap(),
-            lease: None,
-            created_at: NOW,
-            created_by: "someone".to_owned(),
-        };
-        let same = account.clone();
-        write!(store, |tx| accounts::insert(tx, &account).await).unwrap();
+        let new = self::place(spelling);
+        let same = new.clone();
+        write!(store, |tx| scopes::insert(tx, &new).await).unwrap();
         let wanted = same.scope.clone();
-        let found = read!(store, |conn| accounts::get(conn, &wanted).await).unwrap();
+        let found = read!(store, |conn| scopes::get(conn, &wanted).await).unwrap();
         assert_eq!(found.as_ref(), Some(&same));
-        assert_eq!(write!(store, |tx| accounts::insert(tx, &same).await), Err(StoreError::Taken));
+        assert_eq!(write!(store, |tx| scopes::insert(tx, &same).await), Err(StoreError::Taken));
     }
-    let list = async |within: Option<&str>| {
-        let within = within.map(scope);
+    let list = async |within: Option<&str>, kind: Option<ScopeKind>| {
+        let filter = PlaceFilter { scope: within.map(scope), kind };
         let page = Page::first(10);
-        let paged = read!(store, |conn| accounts::list(conn, within.as_ref(), &page).await).unwrap();
-        paged.items.iter().map(|account| account.scope.to_string()).collect::<Vec<_>>()
+        let paged = read!(store, |conn| scopes::list(conn, &filter, &page).await).unwrap();
+        paged.items.iter().map(|place| place.scope.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(list(None).await, ["acme", "acme-2", "acme/shop", "beta"]);
-    assert_eq!(list(Some("acme")).await, ["acme", "acme/shop"]);
-    assert_eq!(list(Some("acme/shop")).await, ["acme/shop"]);
-    assert_eq!(read!(store, |conn| accounts::get(conn, &scope("none")).await), Ok(None));
+    assert_eq!(list(None, None).await, ["acme", "acme/shop", "acme-2", "beta"], "the order of the tree");
+    assert_eq!(list(Some("acme"), None).await, ["acme", "acme/shop"]);
+    assert_eq!(list(Some("acme/shop"), None).await, ["acme/shop"]);
+    assert_eq!(list(None, Some(ScopeKind::Account)).await, ["acme", "acme-2", "beta"]);
+    assert_eq!(list(Some("acme"), Some(ScopeKind::Organization)).await, ["acme/shop"]);
+    assert_eq!(read!(store, |conn| scopes::get(conn, &scope("none")).await), Ok(None));
+    let asked: BTreeSet<_> = ["acme", "acme/none", "acme/shop", "none"].map(scope).into();
+    let known = read!(store, |conn| scopes::known(conn, &asked).await).unwrap();
+    assert_eq!(known.into_iter().collect::<Vec<_>>(), ["acme", "acme/shop"].map(scope));
+
+    let change = async |version| {
+        let text = "other".parse().unwrap();
+        write!(store, |tx| scopes::update(tx, &scope("acme"), version, &text, Some(60_000)).await)
+    };
+    assert_eq!(change(2).await, Err(StoreError::NotFound), "another version");
+    assert_eq!((change(1).await, change(1).await), (Ok(()), Err(StoreError::NotFound)));
+    let found = read!(store, |conn| scopes::get(conn, &scope("acme")).await).unwrap().unwrap();
+    assert_eq!((found.version, found.lease, found.description.as_str()), (2, Some(60_000), "other"));
+    assert_eq!(read!(store, |conn| scopes::leases(conn).await), Ok(vec![(scope("acme"), 60_000)]));
+}
+
+pub(crate) async fn scopes_end_for_good(place: &Place) {
+    let (store, token) = with_token(place).await;
+    for spelling in ["acme", "acme/shop", "acme/shop/a"] {
+        let new = self::place(spelling);
+        write!(store, |tx| scopes::insert(tx, &new).await).unwrap();
+    }
+    let contents = async |of: &'static str| read!(store, |conn| scopes::contents(conn, &scope(of)).await).unwrap();
+    let shop = contents("acme/shop").await;
+    assert_eq!((shop.places, shop.tokens), ((vec![scope("acme/shop/a")], 1), (vec![name("token1")], 1)));
+    assert_eq!(contents("acme").await.places, (vec![scope("acme/shop/a"), scope("acme/shop")], 2));
+    for number in 10..20 {
+        let mut more = make::token(number);
+        more.scope = scope("acme/shop/a");
+        write!(store, |tx| tokens::insert(tx, &more).await).unwrap();
+    }
+    assert_eq!(contents("acme/shop/a").await.tokens.1, 10);
+    assert_eq!(contents("acme/shop/a").await.tokens.0.len(), 5, "some are named");
+    assert_eq!(write!(store, |tx| tokens::bury_unissued(tx, &scope("acme/shop/a"), NOW).await), Ok(10));
+    assert_eq!(contents("acme/shop/a").await, Contents::default());
+    let found = read!(store, |conn| tokens::get(conn, id(10)).await).unwrap().unwrap();
+    assert_eq!(found.status, TokenStatus::Deleted);
+    assert_eq!(write!(store, |tx| tokens::bury_unissued(tx, &scope("acme/shop"), NOW).await), Ok(0), "it has a secret");
+    let mut default = make::token(30);
+    (default.scope, default.name) = (scope("acme/shop/a"), name("default_token"));
+    write!(store, |tx| tokens::insert(tx, &default).await).unwrap();
+    assert_eq!(contents("acme/shop/a").await, Contents::default(), "an unissued default token is nothing");
+    write!(store, |tx| tokens::issue(tx, id(30), 1, b"sealed", id(5), NOW).await).unwrap();
+    assert_eq!(contents("acme/shop/a").await.tokens.1, 1, "an issued one is something");
+
+    let delete = async |of: &'static str| write!(store, |tx| scopes::delete(tx, &scope(of), NOW).await);
+    assert_eq!((delete("acme/shop/a").await, delete("acme/shop/a").await), (Ok(()), Err(StoreError::NotFound)));
+    assert_eq!(read!(store, |conn| scopes::get(conn, &scope("acme/shop/a")).await), Ok(None));
+    let again = self::place("acme/shop/a");
+    assert_eq!(write!(store, |tx| scopes::insert(tx, &again).await), Err(StoreError::Taken));
+    let standing = async |of: &'static str| read!(store, |conn| scopes::standing(conn, &scope(of)).await).unwrap();
+    assert_eq!(standing("acme/shop/a").await, Standing::Deleted);
+    assert_eq!((standing("acme").await, standing("acme/b").await), (Standing::Taken, Standing::Free));
+    let asked: BTreeSet<_> = ["acme/shop", "acme/shop/a"].map(scope).into();
+    let known = read!(store, |conn| scopes::known(conn, &asked).await).unwrap();
+    assert_eq!(known.into_iter().collect::<Vec<_>>(), [scope("acme/shop")]);
+    assert_eq!(read!(store, |conn| tokens::get(conn, token).await).unwrap().unwrap().status, TokenStatus::Active);
 }
 
 pub(crate) async fn tokens(place: &Place) {

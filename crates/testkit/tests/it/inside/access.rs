@@ -1,7 +1,8 @@
 //! Who may do what, for every route of the table: a route that nobody thought of here fails.
 
 use legation_api::{
-    Code, accounts::CreateAccount, receipts::Receipt, routes, tasks::Task, tokens::CreateToken, tokens::RevokeToken,
+    Code, accounts::CreateAccount, receipts::Receipt, routes, scopes::CreateScope, tasks::Task, tokens::CreateToken,
+    tokens::RevokeToken,
 };
 use legation_manager::http::{self, Access, Route};
 use legation_model::{
@@ -91,6 +92,12 @@ impl Things {
         let account =
             CreateAccount { id: ELSEWHERE.parse().expect("a scope"), description: Default::default(), lease_ms: None };
         inside.client.create_account(&account).await.expect("created");
+        let empty = CreateScope {
+            scope: "default/empty".parse().expect("a scope"),
+            description: Default::default(),
+            lease_ms: None,
+        };
+        inside.client.create_scope(&empty).await.expect("created");
         let (active, revoked) = (active.id, revoked.id);
         Self {
             inside,
@@ -120,6 +127,20 @@ impl Things {
                 path: format!("{}?scope=default", route.path),
                 ..plain(Viewer)
             },
+            (GET, routes::SCOPES) => Case {
+                missing: format!("{}?scope=never", route.path),
+                path: format!("{}?scope=default", route.path),
+                ..plain(Viewer)
+            },
+            (GET, routes::SCOPE) => Self::one(Viewer, route.path, "default", "never"),
+            ("POST", routes::SCOPES) => self
+                .making(Admin, route.path, |this, account, _| format!(r#"{{"scope":"{account}/o{}"}}"#, this.next())),
+            ("PATCH", routes::SCOPE) => Case {
+                body: r#"{"description":"other"}"#.to_owned(),
+                missing_body: r#"{"description":"other"}"#.to_owned(),
+                ..Self::trying(Admin, route.path, "default.empty", "default.never")
+            },
+            ("DELETE", routes::SCOPE) => Self::trying(Admin, route.path, "default.empty", "default.never"),
             (GET, routes::ACCOUNT) => Self::one(Viewer, route.path, "default", "never"),
             (GET, routes::TOKEN) => Self::one(Viewer, route.path, token, never),
             (GET, routes::DELEGATE) => Self::one(Viewer, route.path, self.delegate, DelegateId([9; 16])),
@@ -173,7 +194,10 @@ impl Things {
     }
 
     fn with(&self, key: &str, method: &Method, path: &str, body: &str) -> RequestBuilder {
-        let request = self.raw.with(key, method.clone(), path);
+        let mut request = self.raw.with(key, method.clone(), path);
+        if *method == Method::PATCH {
+            request = request.header("if-match", "*");
+        }
         if body.is_empty() {
             return request;
         }
@@ -301,7 +325,9 @@ async fn foreign_objects_answer_like_those_that_never_were(engine: Engine) {
             let expected = if case.least.allows(role) { Code::NotFound } else { Code::Forbidden };
             assert_eq!(foreign.code(), expected, "{told}");
         }
-        for list in [routes::ACCOUNTS, routes::TOKENS, routes::DELEGATES, routes::TASKS, routes::RECEIPTS] {
+        for list in
+            [routes::ACCOUNTS, routes::SCOPES, routes::TOKENS, routes::DELEGATES, routes::TASKS, routes::RECEIPTS]
+        {
             let list = answer(things.with(&key, &Method::GET, list, "")).await;
             let items = list.json()["items"].as_array().expect("a list").clone();
             let foreign = |item: &&serde_json::Value| item["scope"] != ELSEWHERE && item["id"] != ELSEWHERE;

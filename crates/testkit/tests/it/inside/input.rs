@@ -74,7 +74,7 @@ impl Watched {
 async fn everything(inside: &Inside, raw: &Raw) -> String {
     let last = inside.manager.store.read(|conn| Box::pin(audit::last(conn))).await.expect("read");
     let mut all = format!("{:?}", last.map(|(number, _)| number));
-    for list in ["accounts", "tokens?include_revoked=true", "delegates", "tasks", "receipts"] {
+    for list in ["scopes", "accounts", "tokens?include_revoked=true", "delegates", "tasks", "receipts"] {
         let mut list = raw.get(&format!("/api/v1/{list}")).await.json();
         for item in list["items"].as_array_mut().expect("a list") {
             // These follow the delegates and not the requests.
@@ -214,9 +214,10 @@ async fn names_that_could_deceive(engine: Engine) {
         let fields = [("name", name.as_str()), ("scope", scope)];
         let fields = fields.map(|(field, value)| (routes::TOKENS, token(|token| token[field] = json!(value))));
         let account = (routes::ACCOUNTS, json!({"id": name}).to_string());
+        let place = (routes::SCOPES, json!({"scope": scope}).to_string());
         let tag = (routes::TOKENS, token(|token| token["pinned_tags"] = json!([name])));
         let selector = (routes::TASKS, task(|task| task["selectors"] = json!([name])));
-        for (path, body) in fields.into_iter().chain([account, tag, selector]) {
+        for (path, body) in fields.into_iter().chain([account, place, tag, selector]) {
             let told = watched.posted(path, body, Code::InvalidRequest).await;
             assert!(!told.contains("DROP") && !told.contains("etc") && !told.contains('\u{202e}'), "repeated: {told}");
         }
@@ -310,7 +311,7 @@ async fn queries_that_nobody_understands(engine: Engine) {
     let watched = Watched::start(engine).await;
     let task = super::submit(&watched.inside, "nobody").await;
     let watched = Watched::of(watched.inside).await;
-    for list in [routes::ACCOUNTS, routes::TOKENS, routes::DELEGATES, routes::TASKS, routes::RECEIPTS] {
+    for list in [routes::ACCOUNTS, routes::SCOPES, routes::TOKENS, routes::DELEGATES, routes::TASKS, routes::RECEIPTS] {
         let mut queries = vec![
             "limit=-1".to_owned(),
             "limit=x".to_owned(),
@@ -321,7 +322,7 @@ async fn queries_that_nobody_understands(engine: Engine) {
             "limit=1&a%00b=%ff".to_owned(),
         ];
         let cursors = ["", "x", "1.%00", "1.%ff", "99999999999999999999.x", "'%20OR%201=1", "../..", "%e2%80%ae"];
-        if list != routes::ACCOUNTS {
+        if list != routes::ACCOUNTS && list != routes::SCOPES {
             queries.extend(cursors.map(|cursor| format!("cursor={cursor}")));
         }
         queries.extend(["cursor=".to_owned(), "cursor=%00".to_owned(), format!("cursor={}", "a".repeat(10_000))]);
@@ -387,9 +388,15 @@ async fn ids_of_nothing(engine: Engine) {
         ["%00", "%ff%fe", "%2e%2e%2f%2e%2e", "a%2fb", "'%20OR%201=1", "%e2%80%ae", "%", "a%20b"].map(str::to_owned),
     );
     for id in ids {
-        for path in
-            [routes::ACCOUNT, routes::TOKEN, routes::DELEGATE, routes::TASK, routes::TASK_OUTPUT, routes::RECEIPT]
-        {
+        for path in [
+            routes::ACCOUNT,
+            routes::SCOPE,
+            routes::TOKEN,
+            routes::DELEGATE,
+            routes::TASK,
+            routes::TASK_OUTPUT,
+            routes::RECEIPT,
+        ] {
             let path = routes::fill(path, &id);
             watched.refused(watched.raw.get(&path).await, Code::NotFound, &path).await;
         }
@@ -431,6 +438,11 @@ async fn scopes_that_are_not_there(engine: Engine) {
     watched.posted(routes::TOKENS, token(|token| token["scope"] = json!("never")), Code::NotFound).await;
     watched.posted(routes::TOKENS, token(|token| token["scope"] = json!("never/team")), Code::NotFound).await;
     watched.posted(routes::TASKS, task(|task| task["scope"] = json!("never")), Code::NotFound).await;
+    watched.posted(routes::TOKENS, token(|token| token["scope"] = json!("default/never")), Code::NotFound).await;
+    watched.posted(routes::TASKS, task(|task| task["scope"] = json!("default/never/app")), Code::NotFound).await;
+    watched.posted(routes::SCOPES, r#"{"scope":"never/team"}"#, Code::NotFound).await;
+    watched.posted(routes::SCOPES, r#"{"scope":"default/team","lease_ms":60000}"#, Code::InvalidRequest).await;
+    watched.posted(routes::SCOPES, r#"{"scope":"default"}"#, Code::NameTaken).await;
     watched.posted(routes::ACCOUNTS, r#"{"id":"a/b"}"#, Code::InvalidRequest).await;
     watched.posted(routes::ACCOUNTS, r#"{"id":"default"}"#, Code::NameTaken).await;
     watched.posted(routes::ACCOUNTS, r#"{"id":"a","lease_ms":1}"#, Code::InvalidRequest).await;

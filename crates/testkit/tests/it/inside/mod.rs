@@ -8,6 +8,7 @@ mod input;
 mod listeners;
 mod raw;
 mod revoke;
+mod scopes;
 mod store;
 mod tasks;
 
