@@ -17,10 +17,12 @@ pub mod page;
 pub mod problem;
 pub mod proof;
 pub mod receipts;
+pub mod revoke;
 pub mod routes;
 pub mod scopes;
 pub mod task_rules;
 pub mod tasks;
+pub mod token_update;
 pub mod tokens;
 pub mod whoami;
 

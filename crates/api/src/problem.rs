@@ -120,6 +120,12 @@ codes! {
     /// Only a revoked token can be deleted.
     TokenNotRevoked = "token_not_revoked", 409, "The token is not revoked",
         "revoke the token first, then delete it";
+    /// The token has ended, or its time has come.
+    TokenEnded = "token_ended", 409, "The token has ended",
+        "nothing can be changed about it any more: create a new token";
+    /// The token is draining, which cannot be taken back.
+    TokenDraining = "token_draining", 409, "The token is draining",
+        "let it drain for another time, or revoke it now";
     /// The token has a secret already, which is shown only once.
     AlreadyIssued = "already_issued", 409, "The token is issued already",
         "use the value that was shown then; if it is lost, create a new token and revoke this one";
@@ -153,6 +159,9 @@ codes! {
     /// Sessions are cut and admission is closed, but the revocation is not on disk yet.
     RevokedNotDurable = "revoked_not_durable", 503, "Revoked in memory only",
         "repeat the revoke until it succeeds: delegates are cut off, but a restart of the Manager would forget it";
+    /// The wall clock moved against the boot clock: what goes by it waits.
+    ClockInDoubt = "clock_in_doubt", 503, "The Manager's clock is in doubt",
+        "set the clock of the Manager's machine right, restart the Manager, and try again";
     /// A named bound is reached; the request was shed.
     Overloaded = "overloaded", 503, "The Manager has too much to do",
         "try again after the time in the Retry-After header";

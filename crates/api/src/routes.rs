@@ -26,7 +26,9 @@ pub const TOKENS: &str = "/api/v1/tokens";
 pub const TOKEN: &str = "/api/v1/tokens/{token}";
 /// Makes the secret of an unissued token.
 pub const TOKEN_ISSUE: &str = "/api/v1/tokens/{token}/issue";
-/// Revokes a token.
+/// Revokes tokens of a scope.
+pub const TOKENS_REVOKE: &str = "/api/v1/tokens/revoke";
+/// Revokes a token, or takes back that it will be.
 pub const TOKEN_REVOKE: &str = "/api/v1/tokens/{token}/revoke";
 /// All delegates.
 pub const DELEGATES: &str = "/api/v1/delegates";
@@ -60,6 +62,7 @@ pub const ALL: &[&str] = &[
     TOKENS,
     TOKEN,
     TOKEN_ISSUE,
+    TOKENS_REVOKE,
     TOKEN_REVOKE,
     DELEGATES,
     DELEGATE,

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use legation_model::{
     Millis, Name, Scope, Text,
-    ids::{DelegateId, ReceiptId, TokenId},
+    ids::{ReceiptId, TokenId},
     name::NamePattern,
     secret::SecretText,
     token::{DelegateToken, TokenLimits, TokenStatus},
@@ -53,6 +53,14 @@ pub struct Token {
     /// Tags that the token vouches for; only these match `pinned:` selectors.
     #[schema(value_type = Vec<String>)]
     pub pinned_tags: Vec<Name>,
+    /// Counts its changes; the `ETag` of the answer, for `If-Match`.
+    pub version: u64,
+    /// When it is revoked, if that was set: a draining token ends then.
+    pub revoke_at: Option<Millis>,
+    /// Who set that.
+    pub scheduled_by: Option<String>,
+    /// Why.
+    pub scheduled_reason: Option<String>,
     /// When it was created.
     pub created_at: Millis,
     /// Who created it.
@@ -85,6 +93,10 @@ impl From<&DelegateToken> for Token {
             allowed_cidrs: limits.allowed_cidrs,
             allowed_names: limits.allowed_names,
             pinned_tags: limits.pinned_tags,
+            version: token.version,
+            revoke_at: token.schedule.as_ref().map(|schedule| schedule.at),
+            scheduled_by: token.schedule.as_ref().map(|schedule| schedule.by.clone()),
+            scheduled_reason: token.schedule.as_ref().map(|schedule| schedule.reason.clone()),
             created_at: token.created_at,
             created_by: token.created_by.clone(),
             issued_at: token.issued_at,
@@ -158,25 +170,7 @@ impl CreateToken {
     /// # Errors
     /// `invalid_request` with the field and what to write instead.
     pub fn check(&self, now: Millis) -> Result<(), Problem> {
-        if self.expires_at.is_some_and(|at| at <= now) {
-            let fix = format!("use a time after {now}, in milliseconds since 1970, or leave it out");
-            return Err(Problem::invalid("expires_at", "the time has passed", fix));
-        }
-        if self.max_delegates.is_some_and(|max| !(1..=MAX_DELEGATES_MAX).contains(&max)) {
-            let fix = format!("use 1 to {MAX_DELEGATES_MAX}, or leave it out for no limit");
-            return Err(Problem::invalid("max_delegates", "the number is out of range", fix));
-        }
-        let lists = [
-            ("allowed_cidrs", self.allowed_cidrs.len()),
-            ("allowed_names", self.allowed_names.len()),
-            ("pinned_tags", self.pinned_tags.len()),
-        ];
-        match lists.into_iter().find(|(_, entries)| *entries > LIMIT_ENTRIES_MAX) {
-            Some((field, _)) => {
-                Err(Problem::invalid(field, "too many entries", format!("use at most {LIMIT_ENTRIES_MAX}")))
-            }
-            None => Ok(()),
-        }
+        check_limits(&self.limits(), now)
     }
 
     /// The restrictions asked for.
@@ -188,6 +182,29 @@ impl CreateToken {
             allowed_names: self.allowed_names.clone(),
             pinned_tags: self.pinned_tags.clone(),
         }
+    }
+}
+
+/// The rules for limits that a type cannot express.
+pub(crate) fn check_limits(limits: &TokenLimits, now: Millis) -> Result<(), Problem> {
+    if limits.expires_at.is_some_and(|at| at <= now) {
+        let fix = format!("use a time after {now}, in milliseconds since 1970, or leave it out");
+        return Err(Problem::invalid("expires_at", "the time has passed", fix));
+    }
+    if limits.max_delegates.is_some_and(|max| !(1..=MAX_DELEGATES_MAX).contains(&max)) {
+        let fix = format!("use 1 to {MAX_DELEGATES_MAX}, or leave it out for no limit");
+        return Err(Problem::invalid("max_delegates", "the number is out of range", fix));
+    }
+    let lists = [
+        ("allowed_cidrs", limits.allowed_cidrs.len()),
+        ("allowed_names", limits.allowed_names.len()),
+        ("pinned_tags", limits.pinned_tags.len()),
+    ];
+    match lists.into_iter().find(|(_, entries)| *entries > LIMIT_ENTRIES_MAX) {
+        Some((field, _)) => {
+            Err(Problem::invalid(field, "too many entries", format!("use at most {LIMIT_ENTRIES_MAX}")))
+        }
+        None => Ok(()),
     }
 }
 
@@ -213,45 +230,6 @@ pub enum NoValue {
     ValueAlreadyShown,
     /// The token was created without being issued.
     NotIssued,
-}
-
-/// Why a token should end.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RevokeToken {
-    /// For the receipt and the audit record.
-    #[serde(default)]
-    #[schema(value_type = String)]
-    pub reason: Text,
-}
-
-/// What a revocation would do now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct RevokePreview {
-    /// The token as it stands.
-    pub token: Token,
-    /// Every delegate that may hold a lease and would get a line on the receipt.
-    pub delegates: Vec<RevokePreviewLine>,
-    /// Attempts that would be lost.
-    pub attempts_lost: u32,
-}
-
-/// One delegate that a revocation would stop.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct RevokePreviewLine {
-    /// Which delegate.
-    #[schema(value_type = String)]
-    pub delegate: DelegateId,
-    /// Its name.
-    #[schema(value_type = String)]
-    pub name: Name,
-    /// Its machine.
-    #[schema(value_type = String)]
-    pub host: Name,
-    /// Whether it is connected now; if not, it may still hold a lease.
-    pub connected: bool,
-    /// Tasks it is running.
-    pub tasks_running: u32,
 }
 
 /// What issuing would do now.

@@ -1,4 +1,4 @@
-//! `legation token`: create, issue, ls, show, rm. `revoke` has a file of its own.
+//! `legation token`: create, issue, ls, show, rm. `edit`, `revoke` and `revoke-all` have files of their own.
 
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
@@ -20,6 +20,8 @@ use crate::{
     ask::Care,
     exit_codes,
     revoke::Revoke,
+    revoke_many::RevokeAll,
+    token_edit::Edit,
     ui::{self, Format, Row, Show, Ui},
     values::{show_time, show_when, time},
 };
@@ -59,8 +61,12 @@ pub enum Tokens {
         #[command(flatten)]
         token: Which,
     },
-    /// Revoke a token: cut off and stop every delegate that uses it, at once
+    /// Change a token's name, description or limits; delegates that a limit now excludes are disconnected
+    Edit(Box<Edit>),
+    /// Revoke a token: cut off and stop every delegate that uses it, at once, after draining, or at a time
     Revoke(Revoke),
+    /// Revoke all tokens of a scope, or those created before a time
+    RevokeAll(RevokeAll),
     /// Delete a revoked token; its name is free again
     Rm {
         /// Which token.
@@ -152,7 +158,9 @@ impl Tokens {
                 ui.next(&after_show(&token));
                 Ok(exit_codes::OK)
             }
+            Self::Edit(edit) => edit.run(context).await,
             Self::Revoke(revoke) => revoke.run(context).await,
+            Self::RevokeAll(all) => all.run(context).await,
             Self::Rm { token, care } => delete(context, &token, care).await,
         }
     }
@@ -292,6 +300,9 @@ impl Show for Token {
             ("allowed cidrs", ui::joined(&self.allowed_cidrs)),
             ("allowed names", ui::joined(&self.allowed_names)),
             ("pinned tags", ui::joined(&self.pinned_tags)),
+            ("ends", show_when(self.revoke_at)),
+            ("set by", text(&self.scheduled_by)),
+            ("set because", text(&self.scheduled_reason)),
             ("revoked", show_when(self.revoked_at)),
             ("reason", text(&self.revoked_reason)),
             ("receipt", self.receipt.map(|receipt| receipt.to_string()).unwrap_or_default()),

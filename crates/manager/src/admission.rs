@@ -18,6 +18,7 @@ use crate::{
     Manager,
     gate::Entered,
     joins::{Join, Joined},
+    limits,
     live::{LiveToken, retry},
     lock::lock,
     session::{NewSession, Session},
@@ -47,8 +48,16 @@ impl Manager {
         let entered = live.enter(&self.clock)?;
         // An IPv4 peer of a socket for both families looks like an IPv6 one; rules are written for IPv4.
         let address = address.to_canonical();
-        limits_allow(&live, &hello, address)?;
-        let join = Join { live: Arc::clone(&live), public_key: proof.identity, hello: hello.clone(), address };
+        let rules = live.rules();
+        account_is(&live, &hello)?;
+        limits::allow(&rules.limits, &hello.name, Some(address))?;
+        let join = Join {
+            live: Arc::clone(&live),
+            rules: Arc::clone(&rules),
+            public_key: proof.identity,
+            hello: hello.clone(),
+            address,
+        };
         let joined = self.joins.ask(join).await.map_err(|error| {
             tracing::warn!(token = %live.id, %error, "a delegate cannot be admitted while the store cannot be asked");
             retry("the Manager cannot reach its database")
@@ -60,11 +69,11 @@ impl Manager {
                 }
                 (id, open, admission)
             }
-            Joined::Out(goodbye) if goodbye.reason == GoodbyeReason::ManagerDraining => {
-                // The store says that the token ended, so the call that ended it is about to say how.
+            Joined::Ended => {
+                // The call that ended it is about to say how.
                 drop(entered);
                 let told = tokio::time::timeout(END_WAIT, live.gate.closed()).await;
-                return Err(if told.is_ok() { live.refusal() } else { goodbye });
+                return Err(if told.is_ok() { live.refusal() } else { retry("the token is no longer active") });
             }
             Joined::Out(goodbye) => return Err(goodbye),
             Joined::Cloned(delegate, goodbye) => {
@@ -87,6 +96,10 @@ impl Manager {
         let session = &registered.session;
         if lock(&self.quarantined).contains(&id) {
             session.stop(Some(used_twice()));
+        }
+        // Whoever changes the token's rules looks at the sessions that are registered by then; this one may not have been.
+        if !Arc::ptr_eq(&rules, &live.rules()) {
+            return Err(retry("the token's limits have just been changed"));
         }
         // What was decided between the transaction and this line went to the session before.
         let open = if open.is_empty() { open } else { self.still_open(session, open).await };
@@ -178,21 +191,12 @@ fn used_twice() -> Goodbye {
     Goodbye::new(GoodbyeReason::DelegateStopped, "this delegate's key is used by two processes")
 }
 
-/// The token's own restrictions, apart from its number of delegates.
-fn limits_allow(live: &LiveToken, hello: &Hello, address: IpAddr) -> Result<(), Goodbye> {
-    let limits = &live.limits;
-    let account = hello.account.as_deref();
-    if account.is_some_and(|account| account != live.scope.account()) {
-        return Err(Goodbye::new(GoodbyeReason::AccountMismatch, "ACCOUNT_ID is not the account of this token"));
+/// A delegate that names its account is not to work for another one by a mistaken token.
+fn account_is(live: &LiveToken, hello: &Hello) -> Result<(), Goodbye> {
+    match hello.account.as_deref() {
+        Some(account) if account != live.scope.account() => {
+            Err(Goodbye::new(GoodbyeReason::AccountMismatch, "ACCOUNT_ID is not the account of this token"))
+        }
+        _ => Ok(()),
     }
-    if !limits.allowed_cidrs.is_empty() && !limits.allowed_cidrs.iter().any(|range| range.contains(&address)) {
-        return Err(Goodbye::new(
-            GoodbyeReason::AddressRefused,
-            "the token does not allow connections from this address",
-        ));
-    }
-    if !limits.allowed_names.is_empty() && !limits.allowed_names.iter().any(|pattern| pattern.matches(&hello.name)) {
-        return Err(Goodbye::new(GoodbyeReason::NameRefused, "the token does not allow this DELEGATE_NAME"));
-    }
-    Ok(())
 }

@@ -28,7 +28,8 @@ use serde_json::json;
 use crate::{
     Manager,
     audit::{self, Actor, Change},
-    live::{LiveToken, retry},
+    limits::full,
+    live::{LiveToken, Rules, retry},
     lock::lock,
 };
 
@@ -43,6 +44,8 @@ const SEEN_SLACK: Millis = 60_000;
 #[derive(Clone)]
 pub(crate) struct Join {
     pub(crate) live: Arc<LiveToken>,
+    /// The token's rules that its first frame was held against.
+    pub(crate) rules: Arc<Rules>,
     pub(crate) public_key: [u8; 32],
     pub(crate) hello: Hello,
     pub(crate) address: IpAddr,
@@ -58,6 +61,8 @@ pub(crate) enum Joined {
         requeued: bool,
     },
     Out(Goodbye),
+    /// The store says that the token has ended.
+    Ended,
     Cloned(DelegateId, Goodbye),
 }
 
@@ -123,9 +128,11 @@ impl Manager {
     }
 
     async fn decide(&self, tx: &mut Tx, table: &mut Table, join: Join) -> Result<Joined, StoreError> {
-        if table.statuses.get(&join.live.id) != Some(&TokenStatus::Active) {
-            return Ok(Joined::Out(retry("the token is no longer active")));
-        }
+        let draining = match table.statuses.get(&join.live.id) {
+            Some(TokenStatus::Active) => false,
+            Some(TokenStatus::Draining) => true,
+            _ => return Ok(Joined::Ended),
+        };
         let key = (join.live.scope.clone(), join.public_key);
         let known = table.known.get(&key).cloned();
         let arrival = self.seen_before(table, arrival(known.as_ref(), &join.hello), join.hello.boot);
@@ -138,10 +145,14 @@ impl Manager {
                 _ => Ok(Joined::Out(goodbye)),
             };
         }
+        if draining && arrival != Arrival::Reconnect {
+            return Ok(Joined::Out(retry(
+                "the token is draining: it takes neither new delegates nor new starts of known ones",
+            )));
+        }
         let now = self.clock.wall();
-        if self.is_full(tx, table, &join.live, known.as_ref(), now).await? {
-            let text = "the token has as many delegates as it may";
-            return Ok(Joined::Out(Goodbye::new(GoodbyeReason::MaxDelegates, text)));
+        if self.is_full(tx, table, &join, known.as_ref(), now).await? {
+            return Ok(Joined::Out(full()));
         }
         let mut requeued = false;
         if let (Arrival::Restart, Some(known)) = (arrival, &known) {
@@ -197,11 +208,11 @@ impl Manager {
         &self,
         tx: &mut Tx,
         table: &mut Table,
-        live: &LiveToken,
+        join: &Join,
         newcomer: Option<&Delegate>,
         now: Millis,
     ) -> Result<bool, StoreError> {
-        let Some(max) = live.limits.max_delegates else { return Ok(false) };
+        let (live, Some(max)) = (&join.live, join.rules.limits.max_delegates) else { return Ok(false) };
         // Those that were let in before it in this transaction count as well.
         table.write(tx, now).await?;
         let others = delegates::holders(tx, live.id).await?;

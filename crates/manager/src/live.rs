@@ -6,13 +6,17 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
 };
 
 use legation_model::{
-    Scope, Secret,
+    Millis, Name, Scope, Secret,
     ids::{ReceiptId, TokenId},
-    token::{DelegateToken, TokenLimits, TokenStatus},
+    receipt::Cause,
+    token::{DelegateToken, Schedule, TokenLimits, TokenStatus},
 };
 use legation_wire::{TokenHint, TokenKeys, close::GoodbyeReason, message::Goodbye};
 
@@ -33,8 +37,6 @@ pub struct LiveToken {
     pub id: TokenId,
     /// What its delegates serve.
     pub scope: Scope,
-    /// Its restrictions.
-    pub limits: TokenLimits,
     /// The timing of its sessions, which it shares with all tokens of its account.
     pub timing: Arc<AccountTiming>,
     /// What every effect passes.
@@ -43,6 +45,51 @@ pub struct LiveToken {
     pub ending: tokio::sync::Mutex<Cuts>,
     keys: Mutex<Vec<(u32, Secret<32>)>>,
     verdict: Mutex<Verdict>,
+    rules: Mutex<Arc<Rules>>,
+    /// Of the rules, what every effect looks at: from which wall-clock millisecond on nothing is accepted.
+    ends_at: AtomicI64,
+    /// Of the rules, what the dispatcher asks of every session.
+    draining: AtomicBool,
+    pins: AtomicBool,
+}
+
+/// What may change about a token while its delegates are connected; replaced as a whole.
+#[derive(Debug)]
+pub struct Rules {
+    /// The version of the token that these are of.
+    pub version: u64,
+    /// Its restrictions.
+    pub limits: TokenLimits,
+    /// From which wall-clock millisecond on it is not accepted any more; [`Millis::MAX`] for never.
+    pub ends_at: Millis,
+    /// What ends it then.
+    pub cause: Cause,
+    /// Who set that time, if somebody did.
+    pub schedule: Option<Schedule>,
+    /// Whether it takes no further work and no further delegates.
+    pub draining: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        let (limits, ends_at, cause) = (TokenLimits::default(), Millis::MAX, Cause::Expired);
+        Self { version: 0, limits, ends_at, cause, schedule: None, draining: false }
+    }
+}
+
+impl Rules {
+    fn of(token: &DelegateToken) -> Self {
+        let (expires_at, draining) = (token.limits.expires_at, token.status == TokenStatus::Draining);
+        let cause = match &token.schedule {
+            Some(schedule) if expires_at.is_some_and(|expires_at| expires_at <= schedule.at) => Cause::Expired,
+            Some(_) if draining => Cause::Drained,
+            Some(_) => Cause::Scheduled,
+            None => Cause::Expired,
+        };
+        let ends_at = token.ends_at().unwrap_or(Millis::MAX);
+        let (limits, schedule) = (token.limits.clone(), token.schedule.clone());
+        Self { version: token.version, limits, ends_at, cause, schedule, draining }
+    }
 }
 
 /// What a delegate that proves this token is told.
@@ -57,15 +104,12 @@ enum Verdict {
 impl LiveToken {
     /// The copy of a token with its derived keys, newest generation last.
     pub fn new(token: &DelegateToken, keys: Vec<(u32, Secret<32>)>, timing: impl Into<Arc<AccountTiming>>) -> Self {
-        let this = Self {
-            limits: token.limits.clone(),
-            keys: Mutex::new(keys),
-            ..Self::without_keys(token.id, token.scope.clone(), timing)
-        };
+        let this = Self { keys: Mutex::new(keys), ..Self::without_keys(token.id, token.scope.clone(), timing) };
+        this.follow(token);
         match token.status {
             TokenStatus::Active | TokenStatus::Draining => {}
             TokenStatus::Unissued => this.suspend(),
-            TokenStatus::Revoked => this.end(ended_by_time(token), token.receipt),
+            TokenStatus::Revoked => this.end(ended_as(token), token.receipt),
             TokenStatus::Deleted => this.end(GoodbyeReason::TokenDeleted, token.receipt),
         }
         this
@@ -76,24 +120,66 @@ impl LiveToken {
         Self {
             id,
             scope,
-            limits: TokenLimits::default(),
             timing: timing.into(),
             gate: Arc::new(Gate::default()),
             ending: tokio::sync::Mutex::default(),
             keys: Mutex::default(),
             verdict: Mutex::new(Verdict::Accepted),
+            rules: Mutex::default(),
+            ends_at: AtomicI64::new(Millis::MAX),
+            draining: AtomicBool::new(false),
+            pins: AtomicBool::new(false),
         }
+    }
+
+    /// Takes over the rules of a token as it is stored, unless newer ones are known: of two changes at the same time
+    /// the second may be heard of first. Says whether they were new.
+    pub fn follow(&self, token: &DelegateToken) -> bool {
+        self.take_over(Arc::new(Rules::of(token)))
+    }
+
+    fn take_over(&self, newer: Arc<Rules>) -> bool {
+        let mut rules = lock(&self.rules);
+        if newer.version <= rules.version {
+            return false;
+        }
+        self.ends_at.store(newer.ends_at, Ordering::Release);
+        self.draining.store(newer.draining, Ordering::Release);
+        self.pins.store(!newer.limits.pinned_tags.is_empty(), Ordering::Release);
+        *rules = newer;
+        true
+    }
+
+    /// The rules as they are now.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&lock(&self.rules))
+    }
+
+    /// From which wall-clock millisecond on it is not accepted any more; [`Millis::MAX`] for never.
+    pub fn ends_at(&self) -> Millis {
+        self.ends_at.load(Ordering::Acquire)
+    }
+
+    /// Whether it takes no further work and no further delegates.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether the token vouches for this tag.
+    pub fn pins(&self, tag: &Name) -> bool {
+        self.pins.load(Ordering::Acquire) && lock(&self.rules).limits.pinned_tags.contains(tag)
     }
 
     /// Enters the gate for one effect, if the token is accepted at this moment.
     pub fn enter(&self, clock: &JumpGuard) -> Result<Entered, Goodbye> {
         let entered = self.gate.enter().ok_or_else(|| self.refusal())?;
-        if let Some(expires_at) = self.limits.expires_at {
+        let ends_at = self.ends_at();
+        if ends_at < Millis::MAX {
             if clock.jumped() {
                 return Err(retry("the Manager's clock jumped; expiring tokens wait until it is right again"));
             }
-            if clock.wall() >= expires_at {
-                return Err(retry("the token has just expired and is being revoked"));
+            if clock.wall() >= ends_at {
+                return Err(retry("the token's time has come and it is being revoked"));
             }
         }
         Ok(entered)
@@ -140,10 +226,22 @@ impl LiveToken {
     }
 }
 
-/// The reason that tells a revoked token from one whose time came.
-fn ended_by_time(token: &DelegateToken) -> GoodbyeReason {
-    let expired = token.limits.expires_at.zip(token.revoked_at).is_some_and(|(end, at)| end <= at);
-    if expired { GoodbyeReason::TokenExpired } else { GoodbyeReason::TokenRevoked }
+/// What the delegates of an ended token are told.
+fn ended_as(token: &DelegateToken) -> GoodbyeReason {
+    let expired = || token.limits.expires_at.zip(token.revoked_at).is_some_and(|(end, at)| end <= at);
+    match token.revoked_cause {
+        Some(cause) => reason_of(cause),
+        // It ended before causes were noted.
+        None => reason_of(if expired() { Cause::Expired } else { Cause::Kill }),
+    }
+}
+
+/// What delegates are told when their token has ended by this.
+pub(crate) const fn reason_of(cause: Cause) -> GoodbyeReason {
+    match cause {
+        Cause::Kill | Cause::Drained | Cause::Scheduled => GoodbyeReason::TokenRevoked,
+        Cause::Expired => GoodbyeReason::TokenExpired,
+    }
 }
 
 /// A Goodbye that says: not now, come again.
@@ -162,7 +260,7 @@ impl LiveTokens {
     }
 
     /// Adds a token, and answers the one that counts: one that is there already keeps its gate and its verdict and
-    /// only learns further keys.
+    /// only learns further keys and newer rules.
     pub fn insert(&self, token: LiveToken) -> Arc<LiveToken> {
         match self.write().entry(token.id) {
             Entry::Vacant(vacant) => Arc::clone(vacant.insert(Arc::new(token))),
@@ -174,6 +272,8 @@ impl LiveTokens {
                     }
                 }
                 drop(keys);
+                let newer = token.rules.into_inner().unwrap_or_else(PoisonError::into_inner);
+                known.get().take_over(newer);
                 Arc::clone(known.get())
             }
         }
@@ -205,6 +305,45 @@ impl TokenKeys for LiveTokens {
 mod tests {
     use super::*;
     use crate::config::Timing;
+
+    /// A clock that stands still.
+    struct Stopped(Millis);
+
+    impl legation_model::Clock for Stopped {
+        fn wall(&self) -> Millis {
+            self.0
+        }
+
+        fn boot(&self) -> Millis {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_token_ends_at_its_millisecond_whatever_ends_it() {
+        let (scope, name) = ("default".parse().expect("a scope"), "farm".parse().expect("a name"));
+        let issued = DelegateToken::unissued(TokenId([1; 16]), scope, name, 0, "alice".to_owned());
+        let issued = DelegateToken { status: TokenStatus::Active, ..issued };
+        let scheduled = Schedule { at: 2_000, by: "bob".to_owned(), reason: String::new() };
+        let timing = Timing { lease: 15_000, heartbeat: 5_000, first_retry: 1_000 };
+        for (expires_at, schedule, status, cause) in [
+            (Some(2_000), None, TokenStatus::Active, Cause::Expired),
+            (Some(2_000), Some(scheduled.clone()), TokenStatus::Draining, Cause::Expired),
+            (Some(2_001), Some(scheduled.clone()), TokenStatus::Draining, Cause::Drained),
+            (None, Some(scheduled), TokenStatus::Active, Cause::Scheduled),
+        ] {
+            let mut token = DelegateToken { schedule, status, ..issued.clone() };
+            token.limits.expires_at = expires_at;
+            let live = LiveToken::new(&token, Vec::new(), timing);
+            let at = |now| live.enter(&JumpGuard::new(Arc::new(Stopped(now)))).is_ok();
+            assert!(at(1_999) && !at(2_000), "{cause:?}");
+            assert_eq!(live.rules().cause, cause);
+            assert!(!live.follow(&token), "the same version again is nothing new");
+            token.version += 1;
+            (token.limits.expires_at, token.schedule) = (None, None);
+            assert!(live.follow(&token) && at(2_000), "{cause:?}");
+        }
+    }
 
     #[test]
     fn a_first_secret_that_comes_after_the_end_finds_the_end() {

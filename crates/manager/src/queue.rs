@@ -153,6 +153,7 @@ impl Queue {
 fn takes_work(session: &Session, clock: &JumpGuard) -> bool {
     session.stopped().is_none()
         && session.token.gate.is_open()
+        && !session.token.is_draining()
         && !session.draining.load(Ordering::Relaxed)
         && !rests(session, clock)
 }
@@ -161,12 +162,12 @@ pub(crate) fn rests(session: &Session, clock: &JumpGuard) -> bool {
     clock.boot() < session.resting_until.load(Ordering::Relaxed)
 }
 
-fn fits(session: &Session, task: &Task) -> bool {
+pub(crate) fn fits(session: &Session, task: &Task) -> bool {
     session.token.scope.contains(&task.scope)
         && session.can(task.kind)
         && task.selectors.iter().all(|selector| selects(session, selector))
 }
 
 pub(crate) fn selects(session: &Session, selector: &Selector) -> bool {
-    selector.matches(&session.name, &session.host, &session.tags, &session.token.limits.pinned_tags)
+    selector.claimed_by(&session.name, &session.host, &session.tags) || session.token.pins(selector.tag())
 }

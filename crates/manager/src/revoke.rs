@@ -6,10 +6,7 @@
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
-use legation_api::{
-    Code,
-    tokens::{RevokePreview, RevokePreviewLine},
-};
+use legation_api::Code;
 use legation_model::{
     Millis, Text,
     ids::{BootId, DelegateId, ReceiptId, TokenId},
@@ -18,7 +15,7 @@ use legation_model::{
     token::TokenStatus,
 };
 use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, tokens};
-use legation_wire::{close::GoodbyeReason, message::ToDelegate};
+use legation_wire::message::ToDelegate;
 use serde_json::json;
 
 use crate::{
@@ -26,7 +23,7 @@ use crate::{
     access::Caller,
     audit::{self, Actor},
     error::Refusal,
-    live::LiveToken,
+    live::{LiveToken, reason_of},
     session::Session,
     tokens::change,
 };
@@ -39,30 +36,6 @@ const DURABLE_WAIT: Duration = Duration::from_secs(1);
 pub type Cuts = BTreeMap<DelegateId, (BootId, Millis)>;
 
 impl Manager {
-    /// What revoking a token now would hit.
-    ///
-    /// # Errors
-    /// `not_found`, `store_unavailable`.
-    pub async fn preview_revoke(&self, caller: &Caller, id: TokenId) -> Result<RevokePreview, Refusal> {
-        let token = self.token(caller, id).await?;
-        let find = job(move |conn| {
-            Box::pin(async move { Ok((tasks::open_of_token(conn, id).await?, delegates::holders(conn, id).await?)) })
-        });
-        let (open, delegates) = self.store.read(find).await?;
-        let lines = self.lease_holders(&delegates, id, &self.connected(id)).into_iter().filter_map(|line| {
-            let delegate = delegates.iter().find(|delegate| delegate.id == line.delegate)?;
-            let runs = |task: &&Task| task.attempt.as_ref().is_some_and(|attempt| attempt.delegate == delegate.id);
-            Some(RevokePreviewLine {
-                delegate: delegate.id,
-                name: delegate.name.clone(),
-                host: delegate.host.clone(),
-                connected: line.connected,
-                tasks_running: open.iter().filter(runs).count() as u32,
-            })
-        });
-        Ok(RevokePreview { delegates: lines.collect(), attempts_lost: open.len() as u32, token: (&token).into() })
-    }
-
     /// Revokes a token: when this returns, no delegate of it is connected and nothing of it will happen again.
     ///
     /// Revoking again answers with the same receipt.
@@ -118,11 +91,7 @@ impl Manager {
         };
         // The sweep may have seen the end first, without knowing of a receipt.
         if live.receipt().is_none() {
-            let reason = match receipt.cause {
-                Cause::Kill => GoodbyeReason::TokenRevoked,
-                Cause::Expired => GoodbyeReason::TokenExpired,
-            };
-            live.end(reason, Some(receipt.id));
+            live.end(reason_of(receipt.cause), Some(receipt.id));
         }
         self.end_lost(&lost);
         let cut = self.cut_token(live, early, true).await;
@@ -164,7 +133,7 @@ impl Manager {
                     return Ok(Ok((receipt, Vec::new())));
                 }
                 let open = tasks::open_of_token(tx, id).await?;
-                let lost = attempts::lose_of_token(tx, id, cause_word(cause), now).await?;
+                let lost = attempts::lose_of_token(tx, id, reason_of(cause).as_str(), now).await?;
                 let receipt = Receipt {
                     id: receipt_id,
                     token: id,
@@ -182,7 +151,7 @@ impl Manager {
                     // The sweep notes this now and then, and never again after this.
                     tokens::touch_used(tx, &[(id, now)]).await?;
                 }
-                tokens::revoke(tx, id, TokenStatus::Revoked, now, &reason, receipt_id).await?;
+                tokens::revoke(tx, id, cause, now, &reason, receipt_id).await?;
                 receipts::insert(tx, &receipt).await?;
                 let change = change("token.revoke", &token, reason.clone())
                     .before(json!({"status": token.status.as_str()}))
@@ -211,7 +180,7 @@ impl Manager {
     }
 
     /// Who is connected with a token now, as if all had been cut at this moment.
-    fn connected(&self, token: TokenId) -> Cuts {
+    pub(crate) fn connected(&self, token: TokenId) -> Cuts {
         let now = self.clock.wall();
         self.sessions.of_token(token).iter().map(|session| (session.delegate, (session.boot, now))).collect()
     }
@@ -295,13 +264,5 @@ impl Manager {
         let detail = "the token's delegates are cut off and refused, but the database could not be written, so a restart \
                       of the Manager would accept the token again: repeat the revoke until it succeeds";
         (cuts, Refusal::new(Code::RevokedNotDurable, detail))
-    }
-}
-
-/// The reason that a lost attempt shows.
-const fn cause_word(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Kill => "token_revoked",
-        Cause::Expired => "token_expired",
     }
 }

@@ -20,7 +20,7 @@ use legation_model::{
 use legation_store::{delegates, idempotency, job, receipts, tasks, tokens};
 use legation_wire::GoodbyeReason;
 
-use crate::{Manager, audit::Actor, lock::lock};
+use crate::{Manager, audit::Actor, live::LiveToken, lock::lock};
 
 /// How often the quick steps run.
 const EVERY: Duration = Duration::from_millis(250);
@@ -114,13 +114,21 @@ impl Manager {
         }
         let now = self.clock.wall();
         for token in self.tokens.all() {
-            let due = token.limits.expires_at.is_some_and(|end| end <= now);
-            if due && !token.is_ended() {
-                let ended = self.end_token(Actor::system(), token.id, Cause::Expired, "its time came".to_owned()).await;
-                if let Err(error) = ended {
-                    tracing::error!(token = %token.id, %error, "an expired token could not be recorded as such");
-                }
+            if token.ends_at() <= now && !token.is_ended() {
+                self.end_due(&token).await;
             }
+        }
+    }
+
+    /// Ends a token whose time has come; the store need not be there to know why.
+    async fn end_due(&self, token: &LiveToken) {
+        let rules = token.rules();
+        let (actor, reason) = match rules.schedule.as_ref().filter(|_| rules.cause != Cause::Expired) {
+            Some(schedule) => (Actor { name: schedule.by.clone(), ..Actor::system() }, schedule.reason.clone()),
+            None => (Actor::system(), "its time came".to_owned()),
+        };
+        if let Err(error) = self.end_token(actor, token.id, rules.cause, reason).await {
+            tracing::error!(token = %token.id, %error, "a token whose time has come could not be recorded as ended");
         }
     }
 
@@ -144,21 +152,34 @@ impl Manager {
         // The memory first: a token is stored before it is there, so one that is issued meanwhile is not mistaken
         // for one that the store does not know.
         let accepted: Vec<_> = self.tokens.all().into_iter().filter(|token| token.gate.is_open()).collect();
-        let Ok(statuses) = self.store.read(|conn| Box::pin(tokens::statuses(conn))).await else { return };
-        let stored: HashMap<TokenId, TokenStatus> = statuses.into_iter().map(|row| (row.0, row.1)).collect();
+        let Ok(states) = self.store.read(|conn| Box::pin(tokens::states(conn))).await else { return };
+        let stored: HashMap<TokenId, (TokenStatus, u64)> =
+            states.into_iter().map(|(id, status, version)| (id, (status, version))).collect();
         for token in accepted {
             match stored.get(&token.id) {
-                Some(TokenStatus::Active | TokenStatus::Draining) => continue,
-                Some(TokenStatus::Revoked) => token.end(GoodbyeReason::TokenRevoked, None),
-                Some(TokenStatus::Deleted) => token.end(GoodbyeReason::TokenDeleted, None),
+                Some((TokenStatus::Active | TokenStatus::Draining, version)) => {
+                    // A change whose call did not learn that it was stored.
+                    if *version > token.rules().version {
+                        self.follow_store(token.id).await;
+                    }
+                    continue;
+                }
+                Some((TokenStatus::Revoked, _)) => token.end(GoodbyeReason::TokenRevoked, None),
+                Some((TokenStatus::Deleted, _)) => token.end(GoodbyeReason::TokenDeleted, None),
                 // No life of a token leads here, so something else is wrong, and that is no verdict.
-                Some(TokenStatus::Unissued) | None => token.suspend(),
+                Some((TokenStatus::Unissued, _)) | None => token.suspend(),
             }
             tracing::error!(
                 token = %token.id, status = ?stored.get(&token.id),
                 "the store does not accept this token any more; its sessions are cut"
             );
             self.sessions.signal_token(token.id, Some(token.refusal()));
+        }
+    }
+
+    async fn follow_store(&self, id: TokenId) {
+        if let Ok(Some(token)) = self.store.read(move |conn| Box::pin(tokens::get(conn, id))).await {
+            self.follow(&token).await;
         }
     }
 

@@ -1,8 +1,8 @@
 //! Delegate tokens: create, issue, list, delete. Their end has a file of its own.
 
-use legation_api::{Code, Problem};
+use legation_api::{Code, Problem, token_update::UpdateToken, tokens::Token as ApiToken};
 use legation_model::{
-    Name, Scope, Secret, Text,
+    Millis, Name, Scope, Secret, Text,
     ids::TokenId,
     secret::SecretText,
     token::{DEFAULT_TOKEN, DelegateToken, Token, TokenLimits, TokenStatus},
@@ -20,6 +20,7 @@ use crate::{
     creations::Creation,
     error::Refusal,
     idempotency::{Idempotency, Made},
+    schedule::editable,
 };
 
 /// What a new token is to be.
@@ -101,7 +102,10 @@ impl Manager {
     /// `already_issued`, `not_found`, `store_unavailable`.
     pub async fn issue_token(&self, caller: &Caller, id: TokenId, dry_run: bool) -> Result<Issued, Refusal> {
         let token = self.token(caller, id).await?;
-        issuable(&token)?;
+        issuable(&token, self.clock.wall())?;
+        if token.ends_at().is_some() {
+            self.trust_clock()?;
+        }
         if dry_run {
             return Ok(Issued { token, value: None });
         }
@@ -111,7 +115,7 @@ impl Manager {
         let work = job(move |tx| {
             Box::pin(async move {
                 let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
-                if let Err(refusal) = issuable(&token) {
+                if let Err(refusal) = issuable(&token, now) {
                     return Ok(Err(refusal));
                 }
                 tokens::issue(tx, id, 1, &sealed, manager_key, now).await?;
@@ -161,6 +165,46 @@ impl Manager {
     ) -> Result<legation_store::Paged<DelegateToken>, Refusal> {
         filter.scope = caller.confine(filter.scope)?;
         Ok(self.store.read(move |conn| Box::pin(async move { tokens::list(conn, &filter, &page).await })).await?)
+    }
+
+    /// Changes a token that still is what the caller has seen: `seen` says whether this version is. Tightened limits hold for connected delegates when this returns:
+    /// those that they exclude are disconnected.
+    ///
+    /// # Errors
+    /// `not_found`, `stale`, `invalid_request`, `name_taken`, `token_ended`, `clock_in_doubt`, `store_unavailable`.
+    pub async fn update_token(
+        &self,
+        caller: &Caller,
+        id: TokenId,
+        seen: impl Fn(u64) -> bool + Send + Sync + 'static,
+        update: UpdateToken,
+        dry_run: bool,
+    ) -> Result<DelegateToken, Refusal> {
+        let (token, now) = (self.token(caller, id).await?, self.clock.wall());
+        let changed = with_change(&token, &seen, &update, now)?;
+        if update.expires_at.is_some_and(|at| at.is_some()) {
+            self.trust_clock()?;
+        }
+        if dry_run {
+            return Ok(changed);
+        }
+        let actor = caller.actor();
+        let work = job(move |tx| {
+            Box::pin(async move {
+                let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
+                let changed = match with_change(&token, &seen, &update, now) {
+                    Ok(changed) => changed,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+                tokens::change(tx, &changed).await?;
+                let (before, after) = (ApiToken::from(&token), ApiToken::from(&changed));
+                audit::append(tx, &actor, now, change("token.update", &token, "").between(before, after)).await?;
+                Ok(Ok(changed))
+            })
+        });
+        let token = self.store.write(work).await??;
+        self.follow(&token).await;
+        Ok(token)
     }
 
     /// Removes a revoked token from lists; its id is never used again and its name is free. A default token has an unissued
@@ -213,12 +257,27 @@ fn is_default(token: &DelegateToken) -> bool {
     token.name.as_str() == DEFAULT_TOKEN
 }
 
-fn issuable(token: &DelegateToken) -> Result<(), Refusal> {
+fn issuable(token: &DelegateToken, now: Millis) -> Result<(), Refusal> {
     if token.status == TokenStatus::Unissued {
-        return Ok(());
+        return editable(token, now);
     }
     let detail = format!("the token {} is {}; only an unissued token can be issued", token.name, token.status);
     Err(Refusal::new(Code::AlreadyIssued, detail))
+}
+
+/// The token with the change in it, if it may be made.
+fn with_change(
+    token: &DelegateToken,
+    seen: &impl Fn(u64) -> bool,
+    update: &UpdateToken,
+    now: Millis,
+) -> Result<DelegateToken, Refusal> {
+    editable(token, now)?;
+    if !seen(token.version) {
+        let detail = format!("the token {} is at version {} by now", token.name, token.version);
+        return Err(Refusal::new(Code::Stale, detail));
+    }
+    Ok(update.apply(token, now)?)
 }
 
 fn deletable(token: &DelegateToken) -> Result<(), Refusal> {
@@ -238,6 +297,6 @@ pub(crate) fn shown(token: &DelegateToken) -> legation_api::tokens::Token {
     token.into()
 }
 
-pub(crate) fn change(action: &'static str, token: &DelegateToken, detail: String) -> Change {
+pub(crate) fn change(action: &'static str, token: &DelegateToken, detail: impl Into<String>) -> Change {
     Change::new(action, token.id, token.scope.clone()).detail(detail)
 }

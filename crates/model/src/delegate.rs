@@ -124,11 +124,19 @@ pub enum Selector {
 }
 
 impl Selector {
-    /// Whether a delegate with these properties fulfils the condition.
-    pub fn matches(&self, name: &Name, host: &Name, claimed: &[Name], pinned: &[Name]) -> bool {
+    /// Whether what a delegate says of itself fulfils the condition. A tag that its token vouches for
+    /// ([`Selector::tag`]) fulfils either kind.
+    pub fn claimed_by(&self, name: &Name, host: &Name, tags: &[Name]) -> bool {
         match self {
-            Self::Claimed(tag) => tag == name || tag == host || claimed.contains(tag) || pinned.contains(tag),
-            Self::Pinned(tag) => pinned.contains(tag),
+            Self::Claimed(tag) => tag == name || tag == host || tags.contains(tag),
+            Self::Pinned(_) => false,
+        }
+    }
+
+    /// The tag that it asks for.
+    pub const fn tag(&self) -> &Name {
+        match self {
+            Self::Claimed(tag) | Self::Pinned(tag) => tag,
         }
     }
 }
@@ -162,7 +170,7 @@ mod tests {
         let name = |text: &str| text.parse::<Name>().expect("a name");
         let matches = |selector: &str, claimed: &[Name], pinned: &[Name]| {
             let selector: Selector = selector.parse().expect("a selector");
-            selector.matches(&name("web"), &name("host1"), claimed, pinned)
+            selector.claimed_by(&name("web"), &name("host1"), claimed) || pinned.contains(selector.tag())
         };
         assert!(matches("gpu", &[name("gpu")], &[]));
         assert!(matches("web", &[], &[]) && matches("host1", &[], &[]));

@@ -74,17 +74,23 @@ pub enum Cause {
     Kill,
     /// Its time came.
     Expired,
+    /// A person let it drain, and the time for that was over.
+    Drained,
+    /// A person had set this time for it.
+    Scheduled,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 2] = [Self::Kill, Self::Expired];
+    pub const ALL: [Self; 4] = [Self::Kill, Self::Expired, Self::Drained, Self::Scheduled];
 
     /// The word in rows and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Kill => "kill",
             Self::Expired => "expired",
+            Self::Drained => "drained",
+            Self::Scheduled => "scheduled",
         }
     }
 }

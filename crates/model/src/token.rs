@@ -10,6 +10,7 @@ use crate::{
     Millis, Name, Scope, Secret, Text, base62,
     ids::{ID_CHARS, ReceiptId, TokenId},
     name::NamePattern,
+    receipt::Cause,
     secret::SecretText,
 };
 
@@ -187,6 +188,17 @@ pub struct TokenLimits {
     pub pinned_tags: Vec<Name>,
 }
 
+/// A revocation that comes at a set time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// The wall-clock millisecond from which on the token is revoked.
+    pub at: Millis,
+    /// Who asked for it, as the receipt will name them.
+    pub by: String,
+    /// Why, for the receipt.
+    pub reason: String,
+}
+
 /// A token as the Manager knows it; nothing in it is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DelegateToken {
@@ -204,6 +216,10 @@ pub struct DelegateToken {
     pub generation: u32,
     /// Restrictions.
     pub limits: TokenLimits,
+    /// Counts its changes, from 1, so that nobody changes what he has not seen.
+    pub version: u64,
+    /// The revocation that is to come; a draining token has one.
+    pub schedule: Option<Schedule>,
     /// When it was created.
     pub created_at: Millis,
     /// Who created it, as the audit record names them.
@@ -214,6 +230,8 @@ pub struct DelegateToken {
     pub revoked_at: Option<Millis>,
     /// Why it was revoked.
     pub revoked_reason: Option<String>,
+    /// What ended it; of a token that ended before this was noted, nothing.
+    pub revoked_cause: Option<Cause>,
     /// The record of its revocation.
     pub receipt: Option<ReceiptId>,
     /// The last time a delegate proved it, to within a minute.
@@ -221,6 +239,11 @@ pub struct DelegateToken {
 }
 
 impl DelegateToken {
+    /// From which wall-clock millisecond on it is not accepted any more, if one is set.
+    pub fn ends_at(&self) -> Option<Millis> {
+        self.limits.expires_at.into_iter().chain(self.schedule.as_ref().map(|schedule| schedule.at)).min()
+    }
+
     /// A new one, without a description, restrictions or a secret.
     pub fn unissued(id: TokenId, scope: Scope, name: Name, created_at: Millis, created_by: String) -> Self {
         Self {
@@ -231,11 +254,14 @@ impl DelegateToken {
             status: TokenStatus::Unissued,
             generation: 0,
             limits: TokenLimits::default(),
+            version: 1,
+            schedule: None,
             created_at,
             created_by,
             issued_at: None,
             revoked_at: None,
             revoked_reason: None,
+            revoked_cause: None,
             receipt: None,
             last_used_at: None,
         }

@@ -39,6 +39,7 @@ const DELEGATES: many::Into = many::Into {
 const GET: &str = "SELECT * FROM delegates WHERE id = $1";
 const BY_KEY: &str = "SELECT * FROM delegates WHERE scope = $1 AND public_key = $2";
 const HOLDERS: &str = "SELECT id, boot, name, host, last_seen FROM delegates WHERE token = $1 ORDER BY first_seen, id";
+const ADDRESSES: &str = "SELECT id, address FROM delegates WHERE token = $1";
 const LIST: &str = concat!(
     "SELECT * FROM delegates WHERE (first_seen, id) > ($1, $2) AND ",
     page::in_scope!(3),
@@ -152,6 +153,15 @@ pub struct Holder {
 /// Those of the database.
 pub async fn holders(conn: &mut Conn, token: TokenId) -> Result<Vec<Holder>, StoreError> {
     conn.all(sqlx::query(HOLDERS).bind(token.to_string())).await?.iter().map(holder).collect()
+}
+
+/// From where those that last proved this token connected.
+///
+/// # Errors
+/// Those of the database.
+pub async fn addresses(conn: &mut Conn, token: TokenId) -> Result<Vec<(DelegateId, String)>, StoreError> {
+    let rows = conn.all(sqlx::query(ADDRESSES).bind(token.to_string())).await?;
+    rows.iter().map(|row| Ok((row.word("id")?, row.text("address")?))).collect()
 }
 
 /// Notes when delegates were last seen; an older time than the noted one changes nothing.

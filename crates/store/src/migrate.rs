@@ -12,6 +12,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("first", include_str!("../migrations/0001_first.sql")),
     ("audit_records", include_str!("../migrations/0002_audit_records.sql")),
     ("scopes", include_str!("../migrations/0003_scopes.sql")),
+    ("token_changes", include_str!("../migrations/0004_token_changes.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -63,6 +64,7 @@ mod tests {
         "2be72f8d065a2afd781d1bff0b1a90575f0c306abcdd432230ff82e923f147f0",
         "705e1820500e9553345201b36eb8948d207904eb9d0b8ea6309528e9eb5fe5cd",
         "91104979216702de2b95299844a2d71d3134a604ff9e22d9542458188740cb72",
+        "d190b7d569941fd225d0345090e094d4a30ae3423734f1e214ae5b9b5786ff5c",
     ];
 
     #[test]

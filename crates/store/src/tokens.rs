@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use legation_model::{
     Millis, Name, Scope,
     ids::{ManagerKeyId, ReceiptId, TokenId},
-    token::{DelegateToken, TokenLimits, TokenStatus},
+    receipt::Cause,
+    token::{DelegateToken, Schedule, TokenLimits, TokenStatus},
 };
 use sqlx::any::AnyRow;
 
@@ -13,7 +14,7 @@ use crate::{
     Conn, Page, Paged, StoreError,
     conn::Statement,
     many, page,
-    row::{Columns, join},
+    row::{Columns, integer, join},
 };
 
 /// Which tokens a list shows.
@@ -42,7 +43,7 @@ const NEW: many::Into = many::Into {
     table: "tokens",
     columns: "id, scope, name, description, status, generation, expires_at, max_delegates, allowed_cidrs, \
               allowed_names, pinned_tags, created_at, created_by, issued_at, revoked_at, revoked_reason, receipt, \
-              last_used_at",
+              last_used_at, version",
     conflict: "",
 };
 const NEW_SECRETS: many::Into =
@@ -54,16 +55,25 @@ const LIST: &str = concat!(
     " AND ($4 = '' OR name = $4) AND status <> 'deleted' AND ($5 = 1 OR status <> 'revoked') \
      ORDER BY created_at, id LIMIT $6"
 );
+const NOT_ENDED: &str = concat!(
+    "SELECT * FROM tokens WHERE created_at < $1 AND ",
+    page::in_scope!(2),
+    " AND status NOT IN ('revoked', 'deleted') ORDER BY created_at, id LIMIT $3"
+);
 const STATUS: &str = "SELECT status FROM tokens WHERE id = $1";
-const STATUSES: &str = "SELECT id, status FROM tokens";
-const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issued_at = $3 \
+const STATES: &str = "SELECT id, status, version FROM tokens";
+const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issued_at = $3, version = version + 1 \
      WHERE id = $1 AND status = 'unissued'";
+const CHANGE: &str = "UPDATE tokens SET name = $2, description = $3, expires_at = $4, max_delegates = $5, \
+     allowed_cidrs = $6, allowed_names = $7, pinned_tags = $8, version = version + 1 WHERE id = $1";
+const SCHEDULE: &str = "UPDATE tokens SET status = $2, revoke_at = $3, scheduled_by = $4, scheduled_reason = $5, \
+     version = version + 1 WHERE id = $1";
 const FORGET_SECRETS: &str = "DELETE FROM token_secrets WHERE token IN (SELECT id FROM tokens WHERE revoked_at < $1)";
 const SECRETS: &str = "SELECT token, generation, sealed_psk FROM token_secrets ORDER BY token, generation";
-const REVOKE: &str = "UPDATE tokens SET status = $2, revoked_at = $3, revoked_reason = $4, receipt = $5 WHERE id = $1";
-const BURY_UNISSUED: &str =
-    "UPDATE tokens SET status = 'deleted', deleted_at = $2 WHERE scope = $1 AND status = 'unissued'";
-const DELETE: &str = "UPDATE tokens SET status = 'deleted', deleted_at = $2 WHERE id = $1";
+const REVOKE: &str = "UPDATE tokens SET status = 'revoked', revoked_at = $2, revoked_reason = $3, revoked_cause = $4, \
+     receipt = $5, version = version + 1 WHERE id = $1";
+const BURY_UNISSUED: &str = "UPDATE tokens SET status = 'deleted', deleted_at = $2, version = version + 1 WHERE scope = $1 AND status = 'unissued'";
+const DELETE: &str = "UPDATE tokens SET status = 'deleted', deleted_at = $2, version = version + 1 WHERE id = $1";
 
 /// Adds one.
 ///
@@ -101,7 +111,8 @@ fn bind(query: Statement<'static>, token: &DelegateToken) -> Result<Statement<'s
         .bind(token.revoked_at)
         .bind(token.revoked_reason.clone())
         .bind(token.receipt.map(|id| id.to_string()))
-        .bind(token.last_used_at);
+        .bind(token.last_used_at)
+        .bind(integer(token.version)?);
     Ok(query)
 }
 
@@ -142,6 +153,22 @@ pub async fn list(conn: &mut Conn, filter: &TokenFilter, page: &Page) -> Result<
     Ok(page.cut(items, |token| page::border(token.created_at, token.id)))
 }
 
+/// Tokens of a scope and below that have not ended, created before a time if one is given; oldest first, `most` of
+/// them.
+///
+/// # Errors
+/// Those of the database.
+pub async fn not_ended(
+    conn: &mut Conn,
+    scope: &Scope,
+    created_before: Option<Millis>,
+    most: u32,
+) -> Result<Vec<DelegateToken>, StoreError> {
+    let query = sqlx::query(NOT_ENDED).bind(created_before.unwrap_or(Millis::MAX));
+    let query = query.bind(page::within(Some(scope))).bind(i64::from(most));
+    conn.all(query).await?.iter().map(token).collect()
+}
+
 /// Gives an unissued token its first secret and makes it active.
 ///
 /// # Errors
@@ -180,21 +207,62 @@ pub async fn forget_secrets(conn: &mut Conn, before: Millis) -> Result<u64, Stor
     conn.run(sqlx::query(FORGET_SECRETS).bind(before)).await
 }
 
-/// Ends a token: [`TokenStatus::Revoked`], or [`TokenStatus::Draining`] on the way there.
+/// Writes a token's name, description and limits as they are here; its version grows by one.
+///
+/// # Errors
+/// [`StoreError::NotFound`]; [`StoreError::Taken`] when another one of its scope has the name.
+pub async fn change(conn: &mut Conn, token: &DelegateToken) -> Result<(), StoreError> {
+    let limits = &token.limits;
+    let query = sqlx::query(CHANGE)
+        .bind(token.id.to_string())
+        .bind(token.name.to_string())
+        .bind(token.description.to_string())
+        .bind(limits.expires_at)
+        .bind(limits.max_delegates.map(i64::from))
+        .bind(join(&limits.allowed_cidrs))
+        .bind(join(&limits.allowed_names))
+        .bind(join(&limits.pinned_tags));
+    conn.run_one(query).await
+}
+
+/// Sets the revocation that is to come, or takes it back, and the status with it.
 ///
 /// # Errors
 /// [`StoreError::NotFound`], or [`StoreError::Refused`] when its life does not lead from where it is to `status`.
-pub async fn revoke(
+pub async fn schedule(
     conn: &mut Conn,
     id: TokenId,
     status: TokenStatus,
+    schedule: Option<&Schedule>,
+) -> Result<(), StoreError> {
+    let present = lock_shared(conn, id).await?.ok_or(StoreError::NotFound)?;
+    if present != status {
+        step(conn, id, status).await?;
+    }
+    let query = sqlx::query(SCHEDULE)
+        .bind(id.to_string())
+        .bind(status.as_str())
+        .bind(schedule.map(|schedule| schedule.at))
+        .bind(schedule.map(|schedule| schedule.by.clone()))
+        .bind(schedule.map(|schedule| schedule.reason.clone()));
+    conn.run_one(query).await
+}
+
+/// Ends a token.
+///
+/// # Errors
+/// [`StoreError::NotFound`], or [`StoreError::Refused`] when it has ended.
+pub async fn revoke(
+    conn: &mut Conn,
+    id: TokenId,
+    cause: Cause,
     now: Millis,
     reason: &str,
     receipt: ReceiptId,
 ) -> Result<(), StoreError> {
-    step(conn, id, status).await?;
-    let query = sqlx::query(REVOKE).bind(id.to_string()).bind(status.as_str()).bind(now);
-    conn.run_one(query.bind(reason.to_owned()).bind(receipt.to_string())).await
+    step(conn, id, TokenStatus::Revoked).await?;
+    let query = sqlx::query(REVOKE).bind(id.to_string()).bind(now).bind(reason.to_owned());
+    conn.run_one(query.bind(cause.as_str()).bind(receipt.to_string())).await
 }
 
 /// Leaves a tombstone: the id stays used, the name is free.
@@ -248,13 +316,13 @@ pub async fn lock_shared_all(
     conn.all(query).await?.iter().map(|row| Ok((row.word("id")?, row.word("status")?))).collect()
 }
 
-/// Every token's status, deleted ones included: what the sweep compares sessions with.
+/// Every token's status and version, deleted ones included: what the sweep compares sessions with.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn statuses(conn: &mut Conn) -> Result<Vec<(TokenId, TokenStatus)>, StoreError> {
-    let rows = conn.all(sqlx::query(STATUSES)).await?;
-    rows.iter().map(|row| Ok((row.word("id")?, row.word("status")?))).collect()
+pub async fn states(conn: &mut Conn) -> Result<Vec<(TokenId, TokenStatus, u64)>, StoreError> {
+    let rows = conn.all(sqlx::query(STATES)).await?;
+    rows.iter().map(|row| Ok((row.word("id")?, row.word("status")?, row.number("version")?))).collect()
 }
 
 async fn step(conn: &mut Conn, id: TokenId, next: TokenStatus) -> Result<(), StoreError> {
@@ -280,14 +348,22 @@ fn token(row: &AnyRow) -> Result<DelegateToken, StoreError> {
             allowed_names: row.words("allowed_names")?,
             pinned_tags: row.words("pinned_tags")?,
         },
+        version: row.number("version")?,
+        schedule: schedule_of(row)?,
         created_at: row.time("created_at")?,
         created_by: row.text("created_by")?,
         issued_at: row.maybe_number("issued_at")?,
         revoked_at: row.maybe_number("revoked_at")?,
         revoked_reason: row.plain("revoked_reason")?,
+        revoked_cause: row.maybe_word("revoked_cause")?,
         receipt: row.maybe_word("receipt")?,
         last_used_at: row.maybe_number("last_used_at")?,
     })
+}
+
+fn schedule_of(row: &AnyRow) -> Result<Option<Schedule>, StoreError> {
+    let Some(at) = row.maybe_number("revoke_at")? else { return Ok(None) };
+    Ok(Some(Schedule { at, by: row.text("scheduled_by")?, reason: row.text("scheduled_reason")? }))
 }
 
 fn secret(row: &AnyRow) -> Result<TokenSecret, StoreError> {

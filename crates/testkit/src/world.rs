@@ -13,8 +13,9 @@ use legation_api::{
     delegates::{self, DelegatesQuery},
     output::OutputQuery,
     receipts::Receipt,
+    revoke::RevokeToken,
     tasks::{Shell, SubmitTask, Task, Work},
-    tokens::{CreateToken, RevokeToken},
+    tokens::CreateToken,
 };
 use legation_model::{
     Scope,

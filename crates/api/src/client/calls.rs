@@ -17,10 +17,12 @@ use crate::{
     output::OutputQuery,
     page::DryRun,
     receipts::{Receipt, ReceiptsQuery},
+    revoke::{RevokeMany, RevokePreview, RevokeToken, RevokedMany},
     routes::{self, fill},
     scopes::{CreateScope, DeletedScope, Scope, ScopesQuery, UpdateScope},
     tasks::{CancelledTask, SubmitTask, Task, TasksQuery},
-    tokens::{CreateToken, DeletedToken, IssuePreview, IssuedToken, RevokePreview, RevokeToken, Token, TokensQuery},
+    token_update::UpdateToken,
+    tokens::{CreateToken, DeletedToken, IssuePreview, IssuedToken, Token, TokensQuery},
     whoami::Whoami,
 };
 
@@ -134,14 +136,44 @@ impl Client {
         self.post(&fill(routes::TOKEN_ISSUE, &id), &FOR_REAL, &Nothing {}).await
     }
 
+    /// Changes a token that is still at this version.
+    pub async fn update_token(&self, id: TokenId, version: u64, change: &UpdateToken) -> Result<Token, ClientError> {
+        self.patch(&fill(routes::TOKEN, &id), version, &FOR_REAL, change).await
+    }
+
+    /// The token as a change would make it.
+    pub async fn preview_update(&self, id: TokenId, version: u64, change: &UpdateToken) -> Result<Token, ClientError> {
+        self.patch(&fill(routes::TOKEN, &id), version, &DRY_RUN, change).await
+    }
+
     /// What revoking would do.
     pub async fn preview_revoke(&self, id: TokenId) -> Result<RevokePreview, ClientError> {
         self.post(&fill(routes::TOKEN_REVOKE, &id), &DRY_RUN, &RevokeToken::default()).await
     }
 
-    /// Revokes a token and returns when every live session of it is closed.
+    /// Revokes a token now (`kill`) and returns when every live session of it is closed.
     pub async fn revoke_token(&self, id: TokenId, request: &RevokeToken) -> Result<Receipt, ClientError> {
         self.post(&fill(routes::TOKEN_REVOKE, &id), &FOR_REAL, request).await
+    }
+
+    /// Sets a token's end (`drain`, `at`) and returns the token as it is from now on.
+    pub async fn schedule_revoke(&self, id: TokenId, request: &RevokeToken) -> Result<Token, ClientError> {
+        self.post(&fill(routes::TOKEN_REVOKE, &id), &FOR_REAL, request).await
+    }
+
+    /// Takes back the end that was set for a token.
+    pub async fn cancel_revoke(&self, id: TokenId) -> Result<Token, ClientError> {
+        self.delete(&fill(routes::TOKEN_REVOKE, &id), &Nothing {}).await
+    }
+
+    /// Which tokens a bulk revocation would end.
+    pub async fn preview_revoke_many(&self, request: &RevokeMany) -> Result<RevokedMany, ClientError> {
+        self.post(routes::TOKENS_REVOKE, &DRY_RUN, request).await
+    }
+
+    /// Revokes many tokens; repeat it while there are more.
+    pub async fn revoke_many(&self, request: &RevokeMany) -> Result<RevokedMany, ClientError> {
+        self.post(routes::TOKENS_REVOKE, &FOR_REAL, request).await
     }
 
     /// What deleting would do.

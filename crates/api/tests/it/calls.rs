@@ -12,9 +12,10 @@ use axum::{
 use legation_api::{
     json,
     page::DryRun,
+    revoke::RevokeToken,
     routes,
     tasks::{Shell, SubmitTask, Work},
-    tokens::{CreateToken, RevokeToken, TokensQuery},
+    tokens::{CreateToken, TokensQuery},
 };
 use legation_model::{ids::TokenId, secret::SecretText};
 
@@ -79,7 +80,7 @@ async fn a_preview_never_does_the_deed() {
     assert!(dry(&last(&log)));
     let _ = client.preview_issue(id).await;
     assert!(dry(&last(&log)));
-    let _ = client.revoke_token(id, &RevokeToken { reason: "leaked".parse().expect("a text") }).await;
+    let _ = client.revoke_token(id, &RevokeToken::kill("leaked".parse().expect("a text"))).await;
     let asked = last(&log);
     assert!(!dry(&asked) && asked.uri.path().ends_with("/revoke"));
     assert_eq!(json::parse::<RevokeToken>(&asked.body).expect("a body").reason.as_str(), "leaked");

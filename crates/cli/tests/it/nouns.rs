@@ -5,8 +5,9 @@ use legation_api::{
     delegates::Delegate,
     output::{OutputEvent, Stream},
     receipts::{Receipt, ReceiptLine},
+    revoke::{Covering, LostCapacity, RevokePreview, RevokePreviewLine},
     tasks::{Attempt, Task},
-    tokens::{IssuedToken, RevokePreview, RevokePreviewLine, Token},
+    tokens::{IssuedToken, Token},
 };
 use legation_model::{
     delegate::{DelegateStatus, Isolation},
@@ -39,6 +40,10 @@ pub(crate) fn token() -> Token {
         allowed_cidrs: vec!["10.0.0.0/8".parse().expect("a network")],
         allowed_names: vec!["build-*".parse().expect("a pattern")],
         pinned_tags: vec!["eu".parse().expect("a tag")],
+        version: 3,
+        revoke_at: None,
+        scheduled_by: None,
+        scheduled_reason: None,
         created_at: AT,
         created_by: "up".to_owned(),
         issued_at: Some(AT),
@@ -105,8 +110,18 @@ pub(crate) fn preview() -> RevokePreview {
         host: delegate.host,
         connected: true,
         tasks_running: 1,
+        tasks: vec![TASK],
     };
-    RevokePreview { token: token(), delegates: vec![line], attempts_lost: 1 }
+    let lost = LostCapacity { scope: token().scope, selectors: vec!["gpu".to_owned()], tasks: 2 };
+    let other = Covering { name: line.name.clone(), token: TokenId([9; 16]), delegates: 3 };
+    RevokePreview {
+        token: token(),
+        delegates: vec![line],
+        attempts_lost: 1,
+        queued_without_capacity: 2,
+        conditions_without_capacity: vec![lost],
+        covered_by: vec![other],
+    }
 }
 
 pub(crate) fn receipt(stopped: bool) -> Receipt {

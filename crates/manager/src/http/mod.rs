@@ -10,6 +10,7 @@ mod output;
 mod receipts;
 mod request;
 mod respond;
+mod revoke;
 mod scopes;
 mod tasks;
 mod tokens;
@@ -64,9 +65,12 @@ pub fn table() -> Vec<Route> {
         get(routes::TOKENS, Needs(P::DelegateView), tokens::list),
         post(routes::TOKENS, Needs(P::DelegateEdit), tokens::create),
         get(routes::TOKEN, Needs(P::DelegateView), tokens::show),
+        patch(routes::TOKEN, Needs(P::DelegateEdit), tokens::update),
         delete(routes::TOKEN, Needs(P::DelegateDelete), tokens::delete),
         post(routes::TOKEN_ISSUE, Needs(P::DelegateEdit), tokens::issue),
-        post(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), tokens::revoke),
+        post(routes::TOKENS_REVOKE, Needs(P::DelegateEdit), revoke::many),
+        post(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::revoke),
+        delete(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::cancel),
         get(routes::DELEGATES, Needs(P::DelegateView), delegates::list),
         get(routes::DELEGATE, Needs(P::DelegateView), delegates::show),
         get(routes::TASKS, Needs(P::TaskView), tasks::list),

@@ -5,7 +5,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{accounts, delegates, health, link, output, receipts, scopes, tasks, tokens, whoami};
+use super::{accounts, delegates, health, link, output, receipts, revoke, scopes, tasks, tokens, whoami};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -14,13 +14,14 @@ use super::{accounts, delegates, health, link, output, receipts, scopes, tasks, 
         health::alive, health::ready, health::metrics, serve, whoami::show,
         accounts::list, accounts::create, accounts::show,
         scopes::list, scopes::create, scopes::show, scopes::update, scopes::delete,
-        tokens::list, tokens::create, tokens::show, tokens::issue, tokens::revoke, tokens::delete,
+        tokens::list, tokens::create, tokens::show, tokens::issue, tokens::update, tokens::delete,
+        revoke::many, revoke::revoke, revoke::cancel,
         delegates::list, delegates::show,
         tasks::submit, tasks::list, tasks::show, tasks::cancel, output::stream,
         receipts::list, receipts::show, link::upgrade,
     ),
     components(schemas(
-        legation_api::tokens::RevokePreview, legation_api::tokens::IssuePreview, legation_api::tasks::Task,
+        legation_api::revoke::RevokePreview, legation_api::tokens::IssuePreview, legation_api::tasks::Task,
     )),
     modifiers(&ApiKeys),
     security(("api_key" = [])),

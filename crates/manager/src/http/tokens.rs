@@ -10,17 +10,15 @@ use axum::{
 use legation_api::{
     List, Problem,
     page::DryRun,
-    receipts::Receipt,
-    tokens::{
-        CreateToken, DeletedToken, IssuePreview, IssuedToken, NoValue, RevokePreview, RevokeToken, Token, TokensQuery,
-    },
+    token_update::UpdateToken,
+    tokens::{CreateToken, DeletedToken, IssuePreview, IssuedToken, NoValue, Token, TokensQuery},
 };
 use legation_model::ids::TokenId;
 use legation_store::tokens::TokenFilter;
 
 use super::{
-    request::{Body, Id, Nothing, Params, paged},
-    respond::{Json, ok},
+    request::{Body, Id, Nothing, Params, Seen, paged},
+    respond::{Json, Versioned, ok},
 };
 use crate::{
     Manager,
@@ -61,7 +59,7 @@ pub(super) async fn create(
     Ok(Json(StatusCode::CREATED, shown_once(issued)))
 }
 
-/// Shows a token, never its value.
+/// Shows a token, never its value. The `ETag` is what a change needs as `If-Match`.
 #[utoipa::path(get, path = "/api/v1/tokens/{token}", tag = "tokens", params(("token" = String, Path)),
     responses((status = 200, body = Token), (status = 404, body = Problem)))]
 pub(super) async fn show(
@@ -69,8 +67,9 @@ pub(super) async fn show(
     caller: Caller,
     Id(id): Id<TokenId>,
     Params(Nothing {}): Params<Nothing>,
-) -> Result<Json<Token>, Refusal> {
-    Ok(ok(Token::from(&manager.token(&caller, id).await?)))
+) -> Result<Versioned<Token>, Refusal> {
+    let token = manager.token(&caller, id).await?;
+    Ok(Versioned(token.version, ok(Token::from(&token))))
 }
 
 /// Makes the secret of an unissued token: the answer has its value, this once. With `dry_run`, an `IssuePreview`.
@@ -90,23 +89,23 @@ pub(super) async fn issue(
     Ok(ok(shown_once(issued)).into_response())
 }
 
-/// Revokes a token: when this answers, no delegate of it is connected. With `dry_run`, a `RevokePreview`.
-#[utoipa::path(post, path = "/api/v1/tokens/{token}/revoke", tag = "tokens", request_body = RevokeToken,
-    params(("token" = String, Path), DryRun),
-    responses((status = 200, body = Receipt), (status = 404, body = Problem), (status = 503, body = Problem)))]
-pub(super) async fn revoke(
+/// Changes a token that is still at the version in `If-Match`: name, description, limits. When this answers, delegates
+/// that a tightened limit excludes are disconnected. With `dry_run`, only says what the token would be.
+#[utoipa::path(patch, path = "/api/v1/tokens/{token}", tag = "tokens", request_body = UpdateToken,
+    params(("token" = String, Path), DryRun, ("If-Match" = String, Header, description = "The `ETag` of the token as it was read")),
+    responses((status = 200, body = Token), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem), (status = 428, body = Problem)))]
+pub(super) async fn update(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
     Id(id): Id<TokenId>,
     Params(DryRun { dry_run }): Params<DryRun>,
-    body: Body<RevokeToken>,
-) -> Result<Response, Refusal> {
-    if dry_run {
-        let preview: RevokePreview = manager.preview_revoke(&caller, id).await?;
-        return Ok(ok(preview).into_response());
-    }
-    let receipt = manager.revoke_token(&caller, id, body.value.reason).await?;
-    Ok(ok(Receipt::from(&receipt)).into_response())
+    seen: Result<Seen, Refusal>,
+    body: Body<UpdateToken>,
+) -> Result<Versioned<Token>, Refusal> {
+    let seen = seen?;
+    let token = manager.update_token(&caller, id, move |version| seen.is(version), body.value, dry_run).await?;
+    Ok(Versioned(token.version, ok(Token::from(&token))))
 }
 
 /// Deletes a revoked token. With `dry_run`, only says what would be deleted.

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use legation_model::{
+    Millis,
     access::Role,
     audit::{AuditRecord, Outcome},
     delegate::DelegateStatus,
     ids::{DelegateId, TokenId},
-    receipt::{Receipt, ReceiptLine},
+    receipt::{Cause, Receipt, ReceiptLine},
     scope::ScopeKind,
-    token::TokenStatus,
+    token::{Schedule, TokenStatus},
 };
 use legation_store::{
     Page, Store, StoreError,
@@ -149,8 +150,19 @@ pub(crate) async fn tokens(place: &Place) {
     write!(store, |tx| tokens::touch_used(tx, &[(id(1), NOW)]).await).unwrap();
     let found = read!(store, |conn| tokens::get(conn, token.id).await).unwrap().unwrap();
     assert_eq!((found.last_used_at, found.issued_at, found.generation), (Some(NOW + 5), Some(NOW), 1));
-    let statuses = read!(store, |conn| tokens::statuses(conn).await).unwrap();
-    assert_eq!(statuses, [(token.id, TokenStatus::Active)]);
+    let states = read!(store, |conn| tokens::states(conn).await).unwrap();
+    assert_eq!(states, [(token.id, TokenStatus::Active, 2)]);
+
+    let mut changed = make::token(1);
+    (changed.name, changed.limits.max_delegates, changed.limits.expires_at) = (name("renamed"), None, Some(NOW + 9));
+    let wanted = changed.clone();
+    write!(store, |tx| tokens::change(tx, &wanted).await).unwrap();
+    let found = read!(store, |conn| tokens::get(conn, token.id).await).unwrap().unwrap();
+    assert_eq!((&found.name, &found.limits, found.version), (&changed.name, &changed.limits, 3));
+    let mut other = make::token(2);
+    write!(store, |tx| tokens::insert(tx, &make::token(2)).await).unwrap();
+    other.name = name("renamed");
+    assert_eq!(write!(store, |tx| tokens::change(tx, &other).await), Err(StoreError::Taken));
 }
 
 pub(crate) async fn token_names_and_tombstones(place: &Place) {
@@ -162,7 +174,7 @@ pub(crate) async fn token_names_and_tombstones(place: &Place) {
     };
     let insert = async |number| write!(store, |tx| tokens::insert(tx, &namesake(number)).await);
     assert_eq!(insert(2).await, Err(StoreError::Taken));
-    write!(store, |tx| tokens::revoke(tx, first, TokenStatus::Revoked, NOW, "leaked", id(1)).await).unwrap();
+    write!(store, |tx| tokens::revoke(tx, first, Cause::Kill, NOW, "leaked", id(1)).await).unwrap();
     assert_eq!(insert(2).await, Err(StoreError::Taken));
     write!(store, |tx| tokens::delete(tx, first, NOW).await).unwrap();
     assert_eq!(insert(2).await, Ok(()));
@@ -178,17 +190,27 @@ pub(crate) async fn token_names_and_tombstones(place: &Place) {
 
 pub(crate) async fn token_life(place: &Place) {
     let (store, token) = with_token(place).await;
-    let revoke = async |status| write!(store, |tx| tokens::revoke(tx, token, status, NOW, "leaked", id(9)).await);
+    let revoke = async || write!(store, |tx| tokens::revoke(tx, token, Cause::Drained, NOW, "leaked", id(9)).await);
+    let drain = async |at: Option<Millis>| {
+        let schedule = at.map(|at| Schedule { at, by: "alice".to_owned(), reason: "old".to_owned() });
+        write!(store, |tx| tokens::schedule(tx, token, TokenStatus::Draining, schedule.as_ref()).await)
+    };
     let delete = async || write!(store, |tx| tokens::delete(tx, token, NOW).await);
     let refused = |outcome| assert!(matches!(outcome, Err(StoreError::Refused(_))), "{outcome:?}");
     refused(delete().await);
-    revoke(TokenStatus::Draining).await.unwrap();
-    refused(revoke(TokenStatus::Draining).await);
-    revoke(TokenStatus::Revoked).await.unwrap();
-    refused(revoke(TokenStatus::Revoked).await);
+    drain(Some(NOW + 7)).await.unwrap();
+    drain(Some(NOW + 8)).await.unwrap();
+    let found = read!(store, |conn| tokens::get(conn, token).await).unwrap().unwrap();
+    let schedule = found.schedule.expect("a schedule");
+    assert_eq!((found.status, schedule.at, &*schedule.by), (TokenStatus::Draining, NOW + 8, "alice"));
+    refused(write!(store, |tx| tokens::schedule(tx, token, TokenStatus::Active, None).await));
+    revoke().await.unwrap();
+    refused(revoke().await);
+    refused(drain(None).await);
     let found = read!(store, |conn| tokens::get(conn, token).await).unwrap().unwrap();
     assert_eq!(found.revoked_reason.as_deref(), Some("leaked"));
     assert_eq!((found.revoked_at, found.receipt), (Some(NOW), Some(id(9))));
+    assert_eq!((found.status, found.revoked_cause), (TokenStatus::Revoked, Some(Cause::Drained)));
     let shown = async |include_revoked| {
         let filter = TokenFilter { include_revoked, ..TokenFilter::default() };
         let page = Page::first(10);

@@ -66,7 +66,7 @@ pub(crate) async fn an_overtaken_manager_writes_nothing(place: &Place) {
     assert_eq!(insert(1).await, Err(StoreError::Fenced));
     let urgent = store.write_first(|tx| Box::pin(async { tokens::insert(tx, &make::token(2)).await })).await;
     assert_eq!(urgent, Err(StoreError::Fenced));
-    assert_eq!(read!(store, |conn| tokens::statuses(conn).await), Ok(vec![]));
+    assert_eq!(read!(store, |conn| tokens::states(conn).await), Ok(vec![]));
 }
 
 pub(crate) async fn readers_cannot_write(place: &Place) {

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use legation_model::token::TokenStatus;
+use legation_model::receipt::Cause;
 use legation_store::{Store, StoreError, api_keys, receipts, tasks, tokens};
 use sqlx::{AssertSqlSafe, Executor};
 use tokio::sync::Semaphore;
@@ -97,12 +97,12 @@ pub(crate) async fn readers_are_few(place: &Place) {
         })
         .collect();
     entered.acquire_many(READERS as u32).await.unwrap().forget();
-    is_unavailable(read!(store, |conn| tokens::statuses(conn).await));
+    is_unavailable(read!(store, |conn| tokens::states(conn).await));
     go.add_permits(READERS);
     for reader in readers {
         reader.await.unwrap().unwrap();
     }
-    read!(store, |conn| tokens::statuses(conn).await).unwrap();
+    read!(store, |conn| tokens::states(conn).await).unwrap();
 }
 
 pub(crate) async fn closing_finishes_what_waits(place: &Place) {
@@ -216,7 +216,7 @@ async fn full() {
         Box::pin(async move {
             receipts::insert(tx, &receipt).await?;
             receipts::add_lines(tx, receipt.id, &receipt.lines).await?;
-            tokens::revoke(tx, token, TokenStatus::Revoked, NOW, "leaked", receipt.id).await
+            tokens::revoke(tx, token, Cause::Kill, NOW, "leaked", receipt.id).await
         })
     });
     assert_eq!(revoked.await, Ok(()), "a revocation found no room");

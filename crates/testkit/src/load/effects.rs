@@ -20,7 +20,7 @@ use std::{
 use anyhow::Context as _;
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
-use legation_api::{delegates::DelegatesQuery, tokens::RevokeToken};
+use legation_api::{delegates::DelegatesQuery, revoke::RevokeToken};
 use legation_manager::system::SystemClock;
 use legation_model::{Clock as _, Millis, ids::TokenId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
-use legation_api::{client::Client, tokens::RevokeToken};
+use legation_api::{client::Client, revoke::RevokeToken};
 
 use tokio::runtime::{Builder, Runtime};
 

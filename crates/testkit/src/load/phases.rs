@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
-use legation_api::tokens::{CreateToken, RevokeToken};
+use legation_api::{revoke::RevokeToken, tokens::CreateToken};
 use rustix::process::Signal;
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use legation_api::tokens::RevokeToken;
+use legation_api::revoke::RevokeToken;
 use legation_model::{ids::TokenId, task::TaskState, token::TokenStatus};
 use legation_testkit::{
     Engine, World, eventually, seed, within,

@@ -2,10 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use legation_api::{
-    Code,
-    tokens::{CreateToken, RevokeToken},
-};
+use legation_api::{Code, revoke::RevokeToken, tokens::CreateToken};
 use legation_model::{task::TaskState, token::TokenStatus};
 use legation_testkit::{
     Engine, World, eventually,

@@ -2,11 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use legation_api::{
-    Code,
-    receipts::Receipt,
-    tokens::{RevokeToken, TokensQuery},
-};
+use legation_api::{Code, receipts::Receipt, revoke::RevokeToken, tokens::TokensQuery};
 use legation_model::{task::TaskState, token::TokenStatus};
 use legation_testkit::{
     Engine, World,

@@ -1,8 +1,8 @@
 //! Who may do what, for every route of the table: a route that nobody thought of here fails.
 
 use legation_api::{
-    Code, accounts::CreateAccount, receipts::Receipt, routes, scopes::CreateScope, tasks::Task, tokens::CreateToken,
-    tokens::RevokeToken,
+    Code, accounts::CreateAccount, receipts::Receipt, revoke::RevokeToken, routes, scopes::CreateScope, tasks::Task,
+    tokens::CreateToken,
 };
 use legation_manager::http::{self, Access, Route};
 use legation_model::{
@@ -160,6 +160,14 @@ impl Things {
             }),
             ("POST", routes::TOKEN_ISSUE) => Self::trying(Operator, route.path, self.unissued, never),
             ("POST", routes::TOKEN_REVOKE) => Self::trying(Operator, route.path, token, never),
+            ("PATCH", routes::TOKEN) => {
+                Case { body: r#"{"description":"x"}"#.to_owned(), ..Self::trying(Operator, route.path, token, never) }
+            }
+            ("DELETE", routes::TOKEN_REVOKE) => Self::one(Operator, route.path, token, never),
+            ("POST", routes::TOKENS_REVOKE) => Case {
+                harmless: "?dry_run=true",
+                ..self.making(Operator, route.path, |_, account, _| format!(r#"{{"scope":"{account}"}}"#))
+            },
             ("DELETE", routes::TOKEN) => Self::trying(Admin, route.path, self.revoked, never),
             ("POST", routes::TASK_CANCEL) => Self::trying(Operator, route.path, self.task.id, TaskId([9; 16])),
             (method, path) => panic!("{method} {path} is new: say here who may use it, and how it is tried"),

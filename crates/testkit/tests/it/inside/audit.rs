@@ -4,8 +4,9 @@ use legation_api::{
     Code,
     accounts::CreateAccount,
     audit::hash,
+    revoke::RevokeToken,
     tasks::{Shell, SubmitTask, Work},
-    tokens::{CreateToken, RevokeToken},
+    tokens::CreateToken,
 };
 use legation_manager::audit::{Actor, Change, append_all};
 use legation_model::{
@@ -84,7 +85,7 @@ async fn each_change_is_a_record_of_a_chain_that_holds(engine: Engine) {
     let delegate = puppet.join().await.delegate;
     let task = super::submit(&inside, "nobody").await;
     inside.client.cancel_task(task).await.expect("cancelled");
-    let why = RevokeToken { reason: "it leaked".parse().expect("a text") };
+    let why = RevokeToken::kill("it leaked".parse().expect("a text"));
     let receipt = inside.client.revoke_token(token, &why).await.expect("revoked");
     inside.client.delete_token(token).await.expect("deleted");
     let three: Vec<_> = (0..3).map(|number| (Actor::system(), Change::new("test.many", number, None))).collect();
@@ -100,8 +101,10 @@ async fn each_change_is_a_record_of_a_chain_that_holds(engine: Engine) {
             "token.issue",
             token.to_string(),
             "acme",
-            json!({"status": "unissued", "generation": 0, "issued_at": null}),
-            json!({"status": "active", "generation": 1, "issued_at": the(&records, "token.issue", token).at}),
+            json!({"status": "unissued", "generation": 0, "issued_at": null, "version": 1}),
+            json!({
+                "status": "active", "generation": 1, "issued_at": the(&records, "token.issue", token).at, "version": 2,
+            }),
         ),
         (
             "token.revoke",

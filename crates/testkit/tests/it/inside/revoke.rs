@@ -3,8 +3,8 @@
 use std::{pin::pin, sync::Arc};
 
 use futures_util::FutureExt as _;
-use legation_api::{Code, client::ClientError, receipts::Receipt, tokens::RevokeToken};
-use legation_model::{Clock as _, ids::TaskId, task::TaskState, token::TokenStatus};
+use legation_api::{Code, client::ClientError, receipts::Receipt, revoke::RevokeToken};
+use legation_model::{Clock as _, ids::TaskId, receipt::Cause, task::TaskState, token::TokenStatus};
 use legation_testkit::{Engine, Inside, eventually, inside::Attempted, world::Issued};
 use legation_wire::{
     DelegateEvent, GoodbyeReason,
@@ -516,7 +516,7 @@ async fn revoke_in_store_alone(inside: &Inside, token: &Issued) {
         .write(legation_store::job(move |tx| {
             Box::pin(async move {
                 let receipt = legation_model::ids::ReceiptId([7; 16]);
-                legation_store::tokens::revoke(tx, id, TokenStatus::Revoked, now, "", receipt).await
+                legation_store::tokens::revoke(tx, id, Cause::Kill, now, "", receipt).await
             })
         }))
         .await

@@ -6,9 +6,10 @@ use std::{fs, path::PathBuf, time::Duration};
 use legation_api::{
     Code,
     client::ClientError,
+    revoke::RevokeToken,
     routes,
     tasks::{Shell, SubmitTask, Work},
-    tokens::{CreateToken, RevokeToken},
+    tokens::CreateToken,
 };
 use legation_link::Ended;
 use legation_manager::{backlog::REPORTS_MAX, config::Config, system::SystemEntropy};
