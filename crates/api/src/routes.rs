@@ -34,6 +34,10 @@ pub const TOKEN_REVOKE: &str = "/api/v1/tokens/{token}/revoke";
 pub const DELEGATES: &str = "/api/v1/delegates";
 /// One delegate.
 pub const DELEGATE: &str = "/api/v1/delegates/{delegate}";
+/// Refuses a delegate's key from now on.
+pub const DELEGATE_STOP: &str = "/api/v1/delegates/{delegate}/stop";
+/// Lets a delegate's key in, or in again.
+pub const DELEGATE_ALLOW: &str = "/api/v1/delegates/{delegate}/allow";
 /// All tasks.
 pub const TASKS: &str = "/api/v1/tasks";
 /// One task.
@@ -66,6 +70,8 @@ pub const ALL: &[&str] = &[
     TOKEN_REVOKE,
     DELEGATES,
     DELEGATE,
+    DELEGATE_STOP,
+    DELEGATE_ALLOW,
     TASKS,
     TASK,
     TASK_CANCEL,

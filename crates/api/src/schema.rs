@@ -7,7 +7,7 @@ use legation_model::{
     receipt::Cause,
     scope::ScopeKind,
     task::{TaskKind, TaskState},
-    token::TokenStatus,
+    token::{Enrolment, TokenStatus},
 };
 use utoipa::openapi::{Object, ObjectBuilder, schema::Type};
 
@@ -32,5 +32,6 @@ words! {
     task_kind = TaskKind;
     task_state = TaskState;
     token_status = TokenStatus;
+    enrolment = Enrolment;
     code = crate::Code;
 }

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use legation_model::{
     Millis, Name, Text,
     name::NamePattern,
-    token::{DelegateToken, TokenLimits},
+    token::{DelegateToken, Enrolment, TokenLimits},
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
@@ -44,6 +44,13 @@ pub struct UpdateToken {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub pinned_tags: Option<Option<Vec<Name>>>,
+    /// Whether a delegate key that nobody knows yet may join, from the next connection on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::schema::enrolment)]
+    pub enrolment: Option<Enrolment>,
+    /// Whether its delegates are forgotten when their leases have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<bool>,
 }
 
 /// A list of values that are spelled as texts.
@@ -72,6 +79,8 @@ impl UpdateToken {
             allowed_cidrs: list(self.allowed_cidrs.as_ref(), |list| &list.0, &old.allowed_cidrs),
             allowed_names: list(self.allowed_names.as_ref(), |list| &list.0, &old.allowed_names),
             pinned_tags: list(self.pinned_tags.as_ref(), |list| list, &old.pinned_tags),
+            enrolment: self.enrolment.unwrap_or(old.enrolment),
+            ephemeral: self.ephemeral.unwrap_or(old.ephemeral),
         };
         let now = if self.expires_at.is_some() { now } else { Millis::MIN };
         check_limits(&limits, now)?;
@@ -115,6 +124,8 @@ mod tests {
         let open = open.apply(&token, 50).expect("valid").limits;
         assert_eq!((open.max_delegates, open.allowed_cidrs.len(), open.expires_at), (None, 0, Some(10)));
         assert_eq!(open.pinned_tags, [name("gpu")]);
+        let closed = patch(r#"{"enrolment":"closed","ephemeral":true}"#).apply(&token, 50).expect("valid").limits;
+        assert_eq!((closed.enrolment, closed.ephemeral, closed.max_delegates), (Enrolment::Closed, true, Some(3)));
         let late = patch(r#"{"expires_at":50}"#).apply(&token, 50).expect_err("no time left");
         assert!(late.detail.contains("expires_at"), "{late}");
         assert!(patch(r#"{"max_delegates":0}"#).apply(&token, 50).is_err());

@@ -6,7 +6,7 @@ use legation_model::{
     ids::{ReceiptId, TokenId},
     name::NamePattern,
     secret::SecretText,
-    token::{DelegateToken, TokenLimits, TokenStatus},
+    token::{DelegateToken, Enrolment, TokenLimits, TokenStatus},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -53,6 +53,11 @@ pub struct Token {
     /// Tags that the token vouches for; only these match `pinned:` selectors.
     #[schema(value_type = Vec<String>)]
     pub pinned_tags: Vec<Name>,
+    /// Whether a delegate key that nobody knows yet may join: at once, when a person has approved it, or not at all.
+    #[schema(schema_with = crate::schema::enrolment)]
+    pub enrolment: Enrolment,
+    /// Whether its delegates are forgotten when their leases have ended.
+    pub ephemeral: bool,
     /// Counts its changes; the `ETag` of the answer, for `If-Match`.
     pub version: u64,
     /// When it is revoked, if that was set: a draining token ends then.
@@ -93,6 +98,8 @@ impl From<&DelegateToken> for Token {
             allowed_cidrs: limits.allowed_cidrs,
             allowed_names: limits.allowed_names,
             pinned_tags: limits.pinned_tags,
+            enrolment: limits.enrolment,
+            ephemeral: limits.ephemeral,
             version: token.version,
             revoke_at: token.schedule.as_ref().map(|schedule| schedule.at),
             scheduled_by: token.schedule.as_ref().map(|schedule| schedule.by.clone()),
@@ -143,6 +150,14 @@ pub struct CreateToken {
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub pinned_tags: Vec<Name>,
+    /// Whether a delegate key that nobody knows yet may join: at once (`open`, the default), when a person has approved it
+    /// (`approval`), or not at all (`closed`).
+    #[serde(default)]
+    #[schema(schema_with = crate::schema::enrolment)]
+    pub enrolment: Enrolment,
+    /// Whether its delegates are forgotten when their leases have ended.
+    #[serde(default)]
+    pub ephemeral: bool,
 }
 
 const fn yes() -> bool {
@@ -162,6 +177,8 @@ impl CreateToken {
             allowed_cidrs: Vec::new(),
             allowed_names: Vec::new(),
             pinned_tags: Vec::new(),
+            enrolment: Enrolment::Open,
+            ephemeral: false,
         }
     }
 
@@ -181,6 +198,8 @@ impl CreateToken {
             allowed_cidrs: self.allowed_cidrs.clone(),
             allowed_names: self.allowed_names.clone(),
             pinned_tags: self.pinned_tags.clone(),
+            enrolment: self.enrolment,
+            ephemeral: self.ephemeral,
         }
     }
 }

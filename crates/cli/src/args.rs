@@ -53,7 +53,7 @@ pub enum Command {
     /// Delegate tokens: create, issue, list, show, revoke, delete
     #[command(subcommand)]
     Token(Tokens),
-    /// Delegates: list, show
+    /// Delegates: list, show, approve, refuse, stop, allow
     #[command(subcommand)]
     Delegate(Delegates),
     /// Tasks: run, list, show, cancel, read their output

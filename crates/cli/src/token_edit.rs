@@ -3,9 +3,13 @@
 use clap::Args;
 use ipnet::IpNet;
 use legation_api::token_update::{Spelled, UpdateToken};
-use legation_model::{Millis, Name, Text, name::NamePattern};
+use legation_model::{Millis, Name, Text, name::NamePattern, token::Enrolment};
 
-use crate::{Context, Failure, exit_codes, tokens::Which, values::time};
+use crate::{
+    Context, Failure, exit_codes,
+    tokens::{Which, enrolment},
+    values::time,
+};
 
 /// What to change. Lists are replaced as a whole.
 #[derive(Debug, Args)]
@@ -49,6 +53,12 @@ pub struct Edit {
     /// It vouches for no tag
     #[arg(long)]
     no_pin_tags: bool,
+    /// Whether a delegate that is not known yet may join: at once, when a person has approved it, or not at all
+    #[arg(long, value_parser = enrolment(), value_name = "KIND")]
+    enrolment: Option<Enrolment>,
+    /// Whether to forget its delegates when their leases have ended: true or false
+    #[arg(long, value_name = "BOOL")]
+    ephemeral: Option<bool>,
     /// Only say what the token would be
     #[arg(long)]
     dry_run: bool,
@@ -84,6 +94,8 @@ impl Edit {
             allowed_cidrs: list(&self.allowed_cidrs, self.allow_all_cidrs).map(|list| list.map(Spelled)),
             allowed_names: list(&self.allowed_names, self.allow_all_names).map(|list| list.map(Spelled)),
             pinned_tags: list(&self.pinned_tags, self.no_pin_tags),
+            enrolment: self.enrolment,
+            ephemeral: self.ephemeral,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! `legation token`: create, issue, ls, show, rm. `edit`, `revoke` and `revoke-all` have files of their own.
 
-use clap::{Args, Subcommand};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use ipnet::IpNet;
 use legation_api::{
     Code,
@@ -11,7 +14,7 @@ use legation_model::{
     Millis, Name, Scope, Text,
     ids::TokenId,
     name::NamePattern,
-    token::{Token as TokenValue, TokenStatus},
+    token::{Enrolment, Token as TokenValue, TokenStatus},
 };
 
 use crate::{
@@ -125,12 +128,23 @@ pub struct Create {
     /// Tag that it vouches for, for pinned: selectors; may be repeated
     #[arg(long = "pin-tag", value_name = "TAG")]
     pinned_tags: Vec<Name>,
+    /// Whether a delegate that is not known yet may join: at once, when a person has approved it, or not at all
+    #[arg(long, value_parser = enrolment(), default_value = "open", value_name = "KIND")]
+    enrolment: Enrolment,
+    /// Forget its delegates when their leases have ended
+    #[arg(long)]
+    ephemeral: bool,
     /// Do not make its value yet
     #[arg(long)]
     unissued: bool,
     /// Makes a repetition of this command harmless: the same key creates once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+}
+
+/// Reads the word for it.
+pub(crate) fn enrolment() -> impl TypedValueParser<Value = Enrolment> {
+    PossibleValuesParser::new(Enrolment::ALL.map(Enrolment::as_str)).try_map(|word| word.parse::<Enrolment>())
 }
 
 impl Tokens {
@@ -179,6 +193,8 @@ impl Create {
             allowed_cidrs: self.allowed_cidrs,
             allowed_names: self.allowed_names,
             pinned_tags: self.pinned_tags,
+            enrolment: self.enrolment,
+            ephemeral: self.ephemeral,
         };
         let issued = client.create_token(&request).await?;
         show_issued(&context.ui, client.url(), &issued)
@@ -300,6 +316,8 @@ impl Show for Token {
             ("allowed cidrs", ui::joined(&self.allowed_cidrs)),
             ("allowed names", ui::joined(&self.allowed_names)),
             ("pinned tags", ui::joined(&self.pinned_tags)),
+            ("enrolment", self.enrolment.to_string()),
+            ("ephemeral", if self.ephemeral { "yes" } else { "no" }.to_owned()),
             ("ends", show_when(self.revoke_at)),
             ("set by", text(&self.scheduled_by)),
             ("set because", text(&self.scheduled_reason)),

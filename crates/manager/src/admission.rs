@@ -20,7 +20,6 @@ use crate::{
     joins::{Join, Joined},
     limits,
     live::{LiveToken, retry},
-    lock::lock,
     session::{NewSession, Session},
     sessions::Registered,
 };
@@ -76,8 +75,9 @@ impl Manager {
                 return Err(if told.is_ok() { live.refusal() } else { retry("the token is no longer active") });
             }
             Joined::Out(goodbye) => return Err(goodbye),
-            Joined::Cloned(delegate, goodbye) => {
-                self.quarantined(delegate);
+            Joined::Cloned(delegate, goodbye, mark) => {
+                self.metrics.clones.inc();
+                self.bar(delegate, mark, used_twice());
                 return Err(goodbye);
             }
         };
@@ -94,8 +94,8 @@ impl Manager {
         // From here on a revocation waits for this session, whatever happens in between.
         let registered = Registered::new(self.handle(), session);
         let session = &registered.session;
-        if lock(&self.quarantined).contains(&id) {
-            session.stop(Some(used_twice()));
+        if let Some(goodbye) = self.barred.of(id, admission) {
+            session.stop_with(Some(goodbye));
         }
         // Whoever changes the token's rules looks at the sessions that are registered by then; this one may not have been.
         if !Arc::ptr_eq(&rules, &live.rules()) {
@@ -135,19 +135,6 @@ impl Manager {
     /// How long after its last answer a delegate of this token may still act.
     pub(crate) fn lease_counted(&self, token: TokenId) -> Millis {
         self.tokens.get(token).map_or(self.config.timing.lease_counted(), |live| live.timing.lease_counted())
-    }
-
-    /// Stops the session of a key that has just been quarantined.
-    fn quarantined(&self, delegate: DelegateId) {
-        self.metrics.clones.inc();
-        tracing::error!(
-            %delegate, "two processes use one delegate key; both are refused: give the copy a state directory of its own"
-        );
-        // First, so that a session which is being admitted is found here or finds it.
-        lock(&self.quarantined).insert(delegate);
-        if let Some(session) = self.sessions.newest(delegate) {
-            session.stop(Some(used_twice()));
-        }
     }
 
     /// The open attempts of a session as they are now; as they were when the store cannot be asked.

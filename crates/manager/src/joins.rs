@@ -7,15 +7,16 @@ use std::{
     sync::Arc,
 };
 
+use legation_api::delegates::account_of;
 use legation_model::{
     Millis, Scope,
-    delegate::{Delegate, DelegateStatus, FORMER_BOOTS_MAX},
+    delegate::{CloneReport, CloneSide, Delegate, DelegateStatus, FORMER_BOOTS_MAX, Standing},
     ids::{BootId, DelegateId, TokenId},
     task::Task,
     token::TokenStatus,
 };
 use legation_store::{
-    StoreError, Tx,
+    StoreError, Tx, clones,
     delegates::{self, Holder},
     job, tasks, tokens,
 };
@@ -63,7 +64,8 @@ pub(crate) enum Joined {
     Out(Goodbye),
     /// The store says that the token has ended.
     Ended,
-    Cloned(DelegateId, Goodbye),
+    /// Two processes use one key; sessions admitted before this place in the order of admissions are to end.
+    Cloned(DelegateId, Goodbye, u64),
 }
 
 /// How a first frame relates to what is known of its key.
@@ -84,16 +86,16 @@ enum Arrival {
 }
 
 /// A key within its scope.
-type Key = (Scope, [u8; 32]);
+pub(crate) type Key = (Scope, [u8; 32]);
 
 /// What is read once for all, and what is written once for all.
 #[derive(Default)]
-struct Table {
+pub(crate) struct Table {
     statuses: BTreeMap<TokenId, TokenStatus>,
-    known: HashMap<Key, Delegate>,
+    pub(crate) known: HashMap<Key, Delegate>,
     open: Vec<Task>,
-    changed: BTreeSet<Key>,
-    changes: Vec<(Actor, Change)>,
+    pub(crate) changed: BTreeSet<Key>,
+    pub(crate) changes: Vec<(Actor, Change)>,
     /// Superseded starts that came back.
     late: Vec<BootId>,
 }
@@ -135,12 +137,15 @@ impl Manager {
         };
         let key = (join.live.scope.clone(), join.public_key);
         let known = table.known.get(&key).cloned();
-        let arrival = self.seen_before(table, arrival(known.as_ref(), &join.hello), join.hello.boot);
-        if let Some(goodbye) = refusal(known.as_ref(), arrival) {
+        // One that was never let in is new, whichever of its starts is heard.
+        let waits = known.as_ref().is_some_and(|known| known.status == DelegateStatus::Pending);
+        let before = known.as_ref().filter(|_| !waits);
+        let arrival = self.seen_before(table, arrival(before, &join.hello), join.hello.boot);
+        if let Some(goodbye) = refusal(before, arrival) {
             return match known {
                 Some(known) if arrival == Arrival::Clone && known.status == DelegateStatus::Allowed => {
-                    table.quarantine(tx, key, &known, join.address).await?;
-                    Ok(Joined::Cloned(known.id, goodbye))
+                    table.quarantine(tx, key, &known, &join, self.clock.wall()).await?;
+                    Ok(Joined::Cloned(known.id, goodbye, self.next_admission()))
                 }
                 _ => Ok(Joined::Out(goodbye)),
             };
@@ -151,6 +156,11 @@ impl Manager {
             )));
         }
         let now = self.clock.wall();
+        if arrival == Arrival::Newcomer
+            && let Some(goodbye) = self.enrol(tx, table, &join, &key, now).await?
+        {
+            return Ok(Joined::Out(goodbye));
+        }
         if self.is_full(tx, table, &join, known.as_ref(), now).await? {
             return Ok(Joined::Out(full()));
         }
@@ -161,6 +171,11 @@ impl Manager {
             crate::reports::lose_or_requeue(tx, &left, "its delegate was restarted", now).await?;
         }
         let delegate = self.delegate_of(&join, known, now);
+        if waits {
+            // Nobody is asked any more whether it may.
+            let standing = Standing { reason: "enrolment is open".to_owned(), by: Actor::system().name, at: now };
+            delegates::set_status(tx, delegate.id, DelegateStatus::Allowed, &standing).await?;
+        }
         if arrival == Arrival::Newcomer {
             table.changes.push((Actor::system_for(join.address), change("delegate.join", &delegate)));
         }
@@ -173,7 +188,7 @@ impl Manager {
     }
 
     /// The delegate as it is from now on.
-    fn delegate_of(&self, join: &Join, known: Option<Delegate>, now: Millis) -> Delegate {
+    pub(crate) fn delegate_of(&self, join: &Join, known: Option<Delegate>, now: Millis) -> Delegate {
         let hello = &join.hello;
         let mut former_boots = known.as_ref().map(|known| known.former_boots.clone()).unwrap_or_default();
         if let Some(known) = known.as_ref().filter(|known| known.boot != hello.boot) {
@@ -194,6 +209,7 @@ impl Manager {
             isolation: hello.isolation,
             capacity: hello.capacity,
             status: DelegateStatus::Allowed,
+            standing: None,
             boot: hello.boot,
             counter: hello.counter,
             former_boots,
@@ -273,22 +289,51 @@ impl Table {
         self.open.iter().filter(of).cloned().collect()
     }
 
-    async fn quarantine(&mut self, tx: &mut Tx, key: Key, known: &Delegate, by: IpAddr) -> Result<(), StoreError> {
-        delegates::set_status(tx, known.id, DelegateStatus::Quarantined).await?;
-        let quarantined = Delegate { status: DelegateStatus::Quarantined, ..known.clone() };
-        let change = change("delegate.quarantine", &quarantined).before(json!({"status": known.status.as_str()}));
-        self.changes.push((Actor::system_for(by), change));
+    async fn quarantine(
+        &mut self,
+        tx: &mut Tx,
+        key: Key,
+        known: &Delegate,
+        join: &Join,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let clone = CloneReport { counted: known.into(), returned: returned(join, now) };
+        clones::put(tx, known.id, &clone).await?;
+        let told = account_of(known.id, known.token, &clone);
+        let standing = Standing { reason: told.what.clone(), by: Actor::system().name, at: now };
+        delegates::set_status(tx, known.id, DelegateStatus::Quarantined, &standing).await?;
+        tracing::error!(delegate = %known.id, "{}; {}", told.what, told.advice);
+        let change = Change::new("delegate.quarantine", known.id, known.scope.clone())
+            .before(json!({"status": known.status.as_str()}))
+            .after(json!({"status": "quarantined", "counted": told.counted, "returned": told.returned}))
+            .detail(format!("{}; {}", told.what, told.advice));
+        self.changes.push((Actor::system_for(join.address), change));
         if let Some(known) = self.known.get_mut(&key) {
             known.status = DelegateStatus::Quarantined;
         }
         Ok(())
     }
 
-    async fn write(&mut self, tx: &mut Tx, now: Millis) -> Result<(), StoreError> {
+    pub(crate) async fn write(&mut self, tx: &mut Tx, now: Millis) -> Result<(), StoreError> {
         let changed = std::mem::take(&mut self.changed);
         let changed: Vec<Delegate> = changed.iter().filter_map(|key| self.known.get(key).cloned()).collect();
         delegates::upsert(tx, &changed).await?;
         audit::append_all(tx, now, std::mem::take(&mut self.changes)).await
+    }
+}
+
+/// The process that came back, as it shows itself.
+fn returned(join: &Join, now: Millis) -> CloneSide {
+    let hello = &join.hello;
+    CloneSide {
+        boot: hello.boot,
+        name: hello.name.clone(),
+        host: hello.host.clone(),
+        address: join.address.to_string(),
+        version: hello.version.clone(),
+        tags: hello.tags.clone(),
+        description: hello.description.clone(),
+        seen_at: now,
     }
 }
 
@@ -302,8 +347,9 @@ fn arrival(known: Option<&Delegate>, hello: &Hello) -> Arrival {
 
 /// The Goodbye for an arrival that cannot be admitted.
 fn refusal(known: Option<&Delegate>, arrival: Arrival) -> Option<Goodbye> {
-    let (reason, text) = match (known?.status, arrival) {
-        (DelegateStatus::Stopped, _) => (GoodbyeReason::DelegateStopped, "a person stopped this delegate"),
+    let known = known?;
+    let (reason, text) = match (known.status, arrival) {
+        (DelegateStatus::Stopped, _) => return Some(stopped(known.standing.as_ref())),
         (DelegateStatus::Quarantined, _) => (
             GoodbyeReason::DelegateStopped,
             "this delegate's key was used by two processes; start with a new state directory",
@@ -315,13 +361,20 @@ fn refusal(known: Option<&Delegate>, arrival: Arrival) -> Option<Goodbye> {
         (DelegateStatus::Allowed, Arrival::Stale | Arrival::Late) => {
             (GoodbyeReason::Superseded, "a newer connection of this delegate took over")
         }
-        (DelegateStatus::Allowed, _) => return None,
+        (DelegateStatus::Allowed | DelegateStatus::Pending, _) => return None,
     };
     Some(Goodbye::new(reason, text))
 }
 
+/// What a delegate is told that a person stopped.
+pub(crate) fn stopped(standing: Option<&Standing>) -> Goodbye {
+    let reason = standing.map(|standing| standing.reason.as_str()).filter(|reason| !reason.is_empty());
+    let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    Goodbye::new(GoodbyeReason::DelegateStopped, format!("a person stopped this delegate{why}"))
+}
+
 /// A change of a delegate, for the audit chain.
-fn change(action: &'static str, delegate: &Delegate) -> Change {
+pub(crate) fn change(action: &'static str, delegate: &Delegate) -> Change {
     Change::new(action, delegate.id, delegate.scope.clone()).after(json!({
         "name": delegate.name,
         "host": delegate.host,

@@ -9,12 +9,14 @@ pub mod admission;
 pub mod arguments;
 pub mod audit;
 pub mod backlog;
+mod barred;
 pub mod clock;
 pub mod config;
 mod conversation;
 mod creations;
 pub mod delegates;
 pub mod dispatch;
+pub mod enrolment;
 pub mod error;
 pub mod gate;
 pub mod handshakes;
@@ -64,7 +66,7 @@ use std::{
 
 use legation_model::{
     Entropy, Millis,
-    ids::{BootId, DelegateId, TaskId},
+    ids::{BootId, TaskId},
 };
 use legation_store::Store;
 use tokio::sync::broadcast;
@@ -110,8 +112,7 @@ pub struct Manager {
     pub(crate) reports: Shared<recording::Reported, recording::Recorded>,
     pub(crate) parted: parted::PartedLinks,
     pub(crate) seen: Seen,
-    /// Delegates whose keys were quarantined in this process's life; nothing undoes that.
-    pub(crate) quarantined: Mutex<HashSet<DelegateId>>,
+    pub(crate) barred: barred::Barred,
     /// Superseded starts that came back once.
     pub(crate) late_boots: Mutex<HashSet<BootId>>,
     pub(crate) vouched: access::Vouched,

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub heartbeats: Counter,
     /// Delegate keys seen in two processes.
     pub clones: Counter,
+    /// Delegate keys refused because of their token's enrolment.
+    pub not_enrolled: Counter,
     /// Tasks assigned.
     pub assigned: Counter,
     /// Revocations that were carried out, by a person or by expiry; a repeated one counts again.
@@ -60,6 +62,10 @@ impl Default for Metrics {
         let shed = counter("handshakes_shed", "Connections shed because too many were in their handshake");
         let heartbeats = counter("heartbeats_answered", "Heartbeats answered");
         let clones = counter("delegate_clones", "Delegate keys seen in two processes");
+        let not_enrolled = counter(
+            "delegates_not_enrolled",
+            "Delegate keys refused because they wait for approval or enrolment is closed",
+        );
         let assigned = counter("tasks_assigned", "Tasks assigned to a delegate");
         let revocations =
             counter("token_revocations", "Revocations carried out, by a person or by expiry, repeated ones included");
@@ -83,6 +89,7 @@ impl Default for Metrics {
             shed,
             heartbeats,
             clones,
+            not_enrolled,
             assigned,
             revocations,
             sessions,

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Manager,
     access::Vouched,
+    barred::Barred,
     clock::JumpGuard,
     config::Config,
     http,
@@ -123,7 +124,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         reports: Shared::default(),
         parted: PartedLinks::default(),
         seen: Seen::default(),
-        quarantined: std::sync::Mutex::default(),
+        barred: Barred::default(),
         late_boots: std::sync::Mutex::default(),
         vouched: Vouched::default(),
         refusals: Refusals::default(),

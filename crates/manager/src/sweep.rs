@@ -77,11 +77,13 @@ impl Manager {
         self.lose_fenced().await;
         self.note_seen().await;
         self.complete_receipts().await;
+        self.forget_ephemeral().await;
         self.sessions.forget_answers(self.clock.boot() - ANSWERS_KEPT);
     }
 
     /// Removes what is kept for a time only.
     async fn forget_old(&self) {
+        self.forget_pending().await;
         let now = self.clock.earliest();
         let (answers, secrets) = (now - IDEMPOTENCY_KEPT, now - ENDED_SECRETS_KEPT);
         let forget = job(move |tx| {

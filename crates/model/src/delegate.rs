@@ -14,6 +14,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DelegateStatus {
+    /// Its token wants a person to let it join first; its key is told to come again.
+    Pending,
     /// May connect and work.
     Allowed,
     /// Stopped by a person; its key is refused.
@@ -24,11 +26,12 @@ pub enum DelegateStatus {
 
 impl DelegateStatus {
     /// Every status.
-    pub const ALL: [Self; 3] = [Self::Allowed, Self::Stopped, Self::Quarantined];
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Allowed, Self::Stopped, Self::Quarantined];
 
     /// The word in rows and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Pending => "pending",
             Self::Allowed => "allowed",
             Self::Stopped => "stopped",
             Self::Quarantined => "quarantined",
@@ -93,6 +96,8 @@ pub struct Delegate {
     pub capacity: u32,
     /// Whether its key may work.
     pub status: DelegateStatus,
+    /// Who gave it that status; nothing for one that has the status it came with.
+    pub standing: Option<Standing>,
     /// The process start the Manager counts as the real one.
     pub boot: BootId,
     /// The newest session counter of that start.
@@ -105,6 +110,63 @@ pub struct Delegate {
     pub last_seen: Millis,
     /// Address of the last connection.
     pub address: String,
+}
+
+/// Who gave a delegate its status, when and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Why, in the words of whoever did it.
+    pub reason: String,
+    /// Who, as the audit record names them.
+    pub by: String,
+    /// When.
+    pub at: Millis,
+}
+
+/// One of two processes that used one key, as it showed itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneSide {
+    /// Which start.
+    pub boot: BootId,
+    /// `DELEGATE_NAME`.
+    pub name: Name,
+    /// The machine it says it runs on.
+    pub host: Name,
+    /// Where its last connection came from.
+    pub address: String,
+    /// Version of its program.
+    pub version: String,
+    /// Claimed tags.
+    pub tags: Vec<Name>,
+    /// Free text.
+    pub description: Text,
+    /// When it was last heard.
+    pub seen_at: Millis,
+}
+
+impl From<&Delegate> for CloneSide {
+    /// What the last connection of a delegate showed.
+    fn from(delegate: &Delegate) -> Self {
+        Self {
+            boot: delegate.boot,
+            name: delegate.name.clone(),
+            host: delegate.host.clone(),
+            address: delegate.address.clone(),
+            version: delegate.version.clone(),
+            tags: delegate.tags.clone(),
+            description: delegate.description.clone(),
+            seen_at: delegate.last_seen,
+        }
+    }
+}
+
+/// Two processes that used one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneReport {
+    /// The one that counted as the real one: the newer start.
+    pub counted: CloneSide,
+    /// The one that it had superseded, and that came back.
+    pub returned: CloneSide,
 }
 
 /// The former starts that are remembered for telling a clone from a restart.

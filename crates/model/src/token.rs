@@ -173,6 +173,35 @@ impl TokenStatus {
 
 crate::word::words!(TokenStatus);
 
+/// Whether a delegate key that nobody knows yet may join with a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enrolment {
+    /// Every key.
+    #[default]
+    Open,
+    /// Once a person has approved it.
+    Approval,
+    /// None; those that are known in the token's scope still come in.
+    Closed,
+}
+
+impl Enrolment {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Approval, Self::Closed];
+
+    /// The word in rows and documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Approval => "approval",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+crate::word::words!(Enrolment);
+
 /// What an issuer may restrict. Everything empty means no restriction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenLimits {
@@ -186,6 +215,10 @@ pub struct TokenLimits {
     pub allowed_names: Vec<NamePattern>,
     /// Tags that the token itself vouches for; only these match `pinned:` selectors.
     pub pinned_tags: Vec<Name>,
+    /// Whether a key that nobody knows yet may join.
+    pub enrolment: Enrolment,
+    /// Whether its delegates are forgotten when their leases have ended.
+    pub ephemeral: bool,
 }
 
 /// A revocation that comes at a set time.

@@ -130,7 +130,8 @@ pub async fn assign(conn: &mut Conn, wanted: &[Assign<'_>], now: Millis) -> Resu
             "WITH v (id, attempt, delegate, boot, token, counter) AS (VALUES {}) UPDATE tasks \
              SET state = 'assigned', attempt = v.attempt, delegate = v.delegate, boot = v.boot, token = v.token, \
              assigned_at = ${} FROM v WHERE tasks.id = v.id AND tasks.state = 'queued' \
-             AND EXISTS (SELECT 1 FROM delegates d WHERE d.id = v.delegate AND d.boot = v.boot AND d.counter = v.counter) \
+             AND EXISTS (SELECT 1 FROM delegates d WHERE d.id = v.delegate AND d.boot = v.boot AND d.counter = v.counter \
+             AND d.status = 'allowed') \
              RETURNING tasks.id, work, sealed_secrets",
             many::values(0, chunk.len(), 6),
             6 * chunk.len() + 1

@@ -2,7 +2,7 @@
 
 use legation_model::{
     Millis, Name, Scope,
-    delegate::{Delegate, DelegateStatus},
+    delegate::{Delegate, DelegateStatus, Standing},
     ids::{BootId, DelegateId, TokenId},
 };
 use sqlx::any::AnyRow;
@@ -23,6 +23,8 @@ pub struct DelegateFilter {
     pub token: Option<TokenId>,
     /// Only those of this group.
     pub name: Option<Name>,
+    /// Only those of this status.
+    pub status: Option<DelegateStatus>,
 }
 
 /// Columns of a delegate, and what a connection brings up to date of one that is known.
@@ -38,14 +40,20 @@ const DELEGATES: many::Into = many::Into {
 };
 const GET: &str = "SELECT * FROM delegates WHERE id = $1";
 const BY_KEY: &str = "SELECT * FROM delegates WHERE scope = $1 AND public_key = $2";
-const HOLDERS: &str = "SELECT id, boot, name, host, last_seen FROM delegates WHERE token = $1 ORDER BY first_seen, id";
+const HOLDERS: &str = "SELECT id, boot, name, host, last_seen FROM delegates \
+     WHERE token = $1 AND status <> 'pending' ORDER BY first_seen, id";
 const ADDRESSES: &str = "SELECT id, address FROM delegates WHERE token = $1";
 const LIST: &str = concat!(
     "SELECT * FROM delegates WHERE (first_seen, id) > ($1, $2) AND ",
     page::in_scope!(3),
-    " AND ($4 = '' OR token = $4) AND ($5 = '' OR name = $5) ORDER BY first_seen, id LIMIT $6"
+    " AND ($4 = '' OR token = $4) AND ($5 = '' OR name = $5) AND ($6 = '' OR status = $6) \
+     ORDER BY first_seen, id LIMIT $7"
 );
-const SET_STATUS: &str = "UPDATE delegates SET status = $2 WHERE id = $1";
+const SET_STATUS: &str =
+    "UPDATE delegates SET status = $2, status_reason = $3, status_by = $4, status_at = $5 WHERE id = $1";
+const FORGET_BOOTS: &str = "UPDATE delegates SET former_boots = '' WHERE id = $1";
+const PENDING: &str = "SELECT COUNT(*) AS pending FROM delegates WHERE token = $1 AND status = 'pending'";
+const FORGET_PENDING: &str = "DELETE FROM delegates WHERE status = 'pending' AND last_seen < $1";
 
 /// Adds delegates, or brings what their connections say up to date; none may be there twice. Scope, key, first
 /// connection and status of one that exists stay as they are: a connection must not undo a stop ([`set_status`]
@@ -127,6 +135,7 @@ pub async fn list(conn: &mut Conn, filter: &DelegateFilter, page: &Page) -> Resu
         .bind(page::within(filter.scope.as_ref()))
         .bind(filter.token.map(|id| id.to_string()).unwrap_or_default())
         .bind(filter.name.as_ref().map(Name::to_string).unwrap_or_default())
+        .bind(filter.status.map(DelegateStatus::as_str).unwrap_or_default())
         .bind(page.rows());
     let items = conn.all(query).await?.iter().map(delegate).collect::<Result<_, _>>()?;
     Ok(page.cut(items, |delegate| page::border(delegate.first_seen, delegate.id)))
@@ -147,7 +156,7 @@ pub struct Holder {
     pub last_seen: Millis,
 }
 
-/// All that last proved this token.
+/// All that last proved this token and were ever let in.
 ///
 /// # Errors
 /// Those of the database.
@@ -177,8 +186,65 @@ pub async fn touch_seen(conn: &mut Conn, seen: &[(DelegateId, Millis)]) -> Resul
 ///
 /// # Errors
 /// [`StoreError::NotFound`].
-pub async fn set_status(conn: &mut Conn, id: DelegateId, status: DelegateStatus) -> Result<(), StoreError> {
-    conn.run_one(sqlx::query(SET_STATUS).bind(id.to_string()).bind(status.as_str())).await
+pub async fn set_status(
+    conn: &mut Conn,
+    id: DelegateId,
+    status: DelegateStatus,
+    standing: &Standing,
+) -> Result<(), StoreError> {
+    let query = sqlx::query(SET_STATUS).bind(id.to_string()).bind(status.as_str()).bind(standing.reason.clone());
+    conn.run_one(query.bind(standing.by.clone()).bind(standing.at)).await
+}
+
+/// Forgets the starts that were superseded: none of them counts as a clone when it comes back.
+///
+/// # Errors
+/// [`StoreError::NotFound`].
+pub async fn forget_boots(conn: &mut Conn, id: DelegateId) -> Result<(), StoreError> {
+    conn.run_one(sqlx::query(FORGET_BOOTS).bind(id.to_string())).await
+}
+
+/// How many wait to be let in with this token.
+///
+/// # Errors
+/// Those of the database.
+pub async fn count_pending(conn: &mut Conn, token: TokenId) -> Result<u64, StoreError> {
+    conn.maybe(sqlx::query(PENDING).bind(token.to_string())).await?.map_or(Ok(0), |row| row.number("pending"))
+}
+
+/// Forgets those that wait and were not heard since; how many.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_pending(conn: &mut Conn, since: Millis) -> Result<u64, StoreError> {
+    conn.run(sqlx::query(FORGET_PENDING).bind(since)).await
+}
+
+/// Forgets those of these that may come in, run nothing and were not seen since; which. One that was stopped or quarantined
+/// stays, because its key must stay refused.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget(conn: &mut Conn, ids: &[DelegateId], since: Millis) -> Result<Vec<DelegateId>, StoreError> {
+    let mut forgotten = Vec::new();
+    for chunk in ids.chunks(many::ROWS_MAX) {
+        let text = format!(
+            "DELETE FROM delegates WHERE status = 'allowed' AND last_seen < $1 AND NOT EXISTS \
+             (SELECT 1 FROM tasks t WHERE t.delegate = delegates.id AND t.finished_at IS NULL) \
+             AND id IN ({}) RETURNING id",
+            many::arguments(1, chunk.len())
+        );
+        let query = many::passing(conn, &text).bind(since);
+        for row in conn.all(chunk.iter().fold(query, |query, id| query.bind(id.to_string()))).await? {
+            forgotten.push(row.word("id")?);
+        }
+    }
+    Ok(forgotten)
+}
+
+fn standing(row: &AnyRow) -> Result<Option<Standing>, StoreError> {
+    let Some(at) = row.maybe_number("status_at")? else { return Ok(None) };
+    Ok(Some(Standing { reason: row.text("status_reason")?, by: row.text("status_by")?, at }))
 }
 
 fn holder(row: &AnyRow) -> Result<Holder, StoreError> {
@@ -205,6 +271,7 @@ fn delegate(row: &AnyRow) -> Result<Delegate, StoreError> {
         isolation: row.word("isolation")?,
         capacity: row.number("capacity")?,
         status: row.word("status")?,
+        standing: standing(row)?,
         boot: row.word("boot")?,
         counter: row.number("counter")?,
         former_boots: row.words("former_boots")?,

@@ -18,6 +18,7 @@ mod writer;
 pub mod api_keys;
 pub mod attempts;
 pub mod audit;
+pub mod clones;
 pub mod delegates;
 pub mod idempotency;
 pub mod keys;

@@ -13,6 +13,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("audit_records", include_str!("../migrations/0002_audit_records.sql")),
     ("scopes", include_str!("../migrations/0003_scopes.sql")),
     ("token_changes", include_str!("../migrations/0004_token_changes.sql")),
+    ("enrolment", include_str!("../migrations/0005_enrolment.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -65,6 +66,7 @@ mod tests {
         "705e1820500e9553345201b36eb8948d207904eb9d0b8ea6309528e9eb5fe5cd",
         "91104979216702de2b95299844a2d71d3134a604ff9e22d9542458188740cb72",
         "d190b7d569941fd225d0345090e094d4a30ae3423734f1e214ae5b9b5786ff5c",
+        "dc507db56ca024fa3a75e26d7584e17b0b8409bd1f9e42db437b8789ce92347a",
     ];
 
     #[test]

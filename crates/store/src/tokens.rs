@@ -43,7 +43,7 @@ const NEW: many::Into = many::Into {
     table: "tokens",
     columns: "id, scope, name, description, status, generation, expires_at, max_delegates, allowed_cidrs, \
               allowed_names, pinned_tags, created_at, created_by, issued_at, revoked_at, revoked_reason, receipt, \
-              last_used_at, version",
+              last_used_at, version, enrolment, ephemeral",
     conflict: "",
 };
 const NEW_SECRETS: many::Into =
@@ -65,7 +65,8 @@ const STATES: &str = "SELECT id, status, version FROM tokens";
 const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issued_at = $3, version = version + 1 \
      WHERE id = $1 AND status = 'unissued'";
 const CHANGE: &str = "UPDATE tokens SET name = $2, description = $3, expires_at = $4, max_delegates = $5, \
-     allowed_cidrs = $6, allowed_names = $7, pinned_tags = $8, version = version + 1 WHERE id = $1";
+     allowed_cidrs = $6, allowed_names = $7, pinned_tags = $8, enrolment = $9, ephemeral = $10, \
+     version = version + 1 WHERE id = $1";
 const SCHEDULE: &str = "UPDATE tokens SET status = $2, revoke_at = $3, scheduled_by = $4, scheduled_reason = $5, \
      version = version + 1 WHERE id = $1";
 const FORGET_SECRETS: &str = "DELETE FROM token_secrets WHERE token IN (SELECT id FROM tokens WHERE revoked_at < $1)";
@@ -112,7 +113,9 @@ fn bind(query: Statement<'static>, token: &DelegateToken) -> Result<Statement<'s
         .bind(token.revoked_reason.clone())
         .bind(token.receipt.map(|id| id.to_string()))
         .bind(token.last_used_at)
-        .bind(integer(token.version)?);
+        .bind(integer(token.version)?)
+        .bind(limits.enrolment.as_str())
+        .bind(i64::from(limits.ephemeral));
     Ok(query)
 }
 
@@ -221,7 +224,9 @@ pub async fn change(conn: &mut Conn, token: &DelegateToken) -> Result<(), StoreE
         .bind(limits.max_delegates.map(i64::from))
         .bind(join(&limits.allowed_cidrs))
         .bind(join(&limits.allowed_names))
-        .bind(join(&limits.pinned_tags));
+        .bind(join(&limits.pinned_tags))
+        .bind(limits.enrolment.as_str())
+        .bind(i64::from(limits.ephemeral));
     conn.run_one(query).await
 }
 
@@ -347,6 +352,8 @@ fn token(row: &AnyRow) -> Result<DelegateToken, StoreError> {
             allowed_cidrs: row.words("allowed_cidrs")?,
             allowed_names: row.words("allowed_names")?,
             pinned_tags: row.words("pinned_tags")?,
+            enrolment: row.word("enrolment")?,
+            ephemeral: row.number::<i64>("ephemeral")? != 0,
         },
         version: row.number("version")?,
         schedule: schedule_of(row)?,

@@ -12,7 +12,7 @@ use super::{CALL_TIMEOUT, Client, ClientError, OutputStream};
 use crate::{
     List,
     accounts::{Account, AccountsQuery, CreateAccount},
-    delegates::{Delegate, DelegatesQuery},
+    delegates::{AllowDelegate, Delegate, DelegatesQuery, StopDelegate, StoppedDelegate},
     health::Health,
     output::OutputQuery,
     page::DryRun,
@@ -194,6 +194,26 @@ impl Client {
     /// One delegate.
     pub async fn delegate(&self, id: DelegateId) -> Result<Delegate, ClientError> {
         self.get(&fill(routes::DELEGATE, &id), &Nothing {}).await
+    }
+
+    /// What stopping a delegate would do.
+    pub async fn preview_stop_delegate(&self, id: DelegateId) -> Result<StoppedDelegate, ClientError> {
+        self.post(&fill(routes::DELEGATE_STOP, &id), &DRY_RUN, &StopDelegate::default()).await
+    }
+
+    /// Stops a delegate; its session is closed when this returns.
+    pub async fn stop_delegate(&self, id: DelegateId, request: &StopDelegate) -> Result<StoppedDelegate, ClientError> {
+        self.post(&fill(routes::DELEGATE_STOP, &id), &FOR_REAL, request).await
+    }
+
+    /// The delegate as it is before it is allowed.
+    pub async fn preview_allow_delegate(&self, id: DelegateId) -> Result<Delegate, ClientError> {
+        self.post(&fill(routes::DELEGATE_ALLOW, &id), &DRY_RUN, &AllowDelegate::default()).await
+    }
+
+    /// Lets a delegate in, or in again.
+    pub async fn allow_delegate(&self, id: DelegateId, request: &AllowDelegate) -> Result<Delegate, ClientError> {
+        self.post(&fill(routes::DELEGATE_ALLOW, &id), &FOR_REAL, request).await
     }
 
     /// A page of tasks.

@@ -1,5 +1,6 @@
 //! The program itself, against a Manager that says what the test wants it to say.
 
+mod delegates;
 mod docs;
 mod errors;
 mod fake;

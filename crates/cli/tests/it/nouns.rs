@@ -15,7 +15,7 @@ use legation_model::{
     receipt::Cause,
     secret::SecretText,
     task::{TaskKind, TaskState},
-    token::TokenStatus,
+    token::{Enrolment, TokenStatus},
 };
 
 pub(crate) const TOKEN: TokenId = TokenId([1; 16]);
@@ -40,6 +40,8 @@ pub(crate) fn token() -> Token {
         allowed_cidrs: vec!["10.0.0.0/8".parse().expect("a network")],
         allowed_names: vec!["build-*".parse().expect("a pattern")],
         pinned_tags: vec!["eu".parse().expect("a tag")],
+        enrolment: Enrolment::Open,
+        ephemeral: false,
         version: 3,
         revoke_at: None,
         scheduled_by: None,
@@ -71,6 +73,10 @@ pub(crate) fn delegate() -> Delegate {
         isolation: Isolation::User,
         capacity: 4,
         status: DelegateStatus::Allowed,
+        status_reason: None,
+        status_by: None,
+        status_at: None,
+        clone: None,
         connected: true,
         tasks_running: 1,
         boot: BootId([5; 16]),

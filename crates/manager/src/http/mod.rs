@@ -73,6 +73,8 @@ pub fn table() -> Vec<Route> {
         delete(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::cancel),
         get(routes::DELEGATES, Needs(P::DelegateView), delegates::list),
         get(routes::DELEGATE, Needs(P::DelegateView), delegates::show),
+        post(routes::DELEGATE_STOP, Needs(P::DelegateEdit), delegates::stop),
+        post(routes::DELEGATE_ALLOW, Needs(P::DelegateEdit), delegates::allow),
         get(routes::TASKS, Needs(P::TaskView), tasks::list),
         post(routes::TASKS, Needs(P::TaskRun), tasks::submit),
         get(routes::TASK, Needs(P::TaskView), tasks::show),

@@ -6,7 +6,7 @@ use legation_model::{
     ids::{AttemptId, BootId, DelegateId, ReceiptId, TaskId, TokenId},
     receipt::{Cause, Receipt, ReceiptLine, Statement},
     task::{Attempt, Task, TaskKind, TaskState},
-    token::{DelegateToken, TokenLimits, TokenStatus},
+    token::{DelegateToken, Enrolment, TokenLimits, TokenStatus},
 };
 
 use legation_store::tasks::New;
@@ -41,6 +41,8 @@ pub(crate) fn token(number: u64) -> DelegateToken {
             allowed_cidrs: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             allowed_names: vec!["shop-*".parse().unwrap(), "*".parse().unwrap()],
             pinned_tags: vec![name("zone=a"), name("b")],
+            enrolment: Enrolment::Approval,
+            ephemeral: true,
         },
         version: 1,
         schedule: None,
@@ -71,6 +73,7 @@ pub(crate) fn delegate(number: u64, token: TokenId) -> Delegate {
         isolation: Isolation::Landlock,
         capacity: 4,
         status: DelegateStatus::Allowed,
+        standing: None,
         boot: id::<BootId>(number),
         counter: 1,
         former_boots: vec![id(900), id(901)],

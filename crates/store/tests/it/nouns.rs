@@ -6,7 +6,7 @@ use legation_model::{
     Millis,
     access::Role,
     audit::{AuditRecord, Outcome},
-    delegate::DelegateStatus,
+    delegate::{CloneReport, DelegateStatus, Standing},
     ids::{DelegateId, TokenId},
     receipt::{Cause, Receipt, ReceiptLine},
     scope::ScopeKind,
@@ -15,11 +15,11 @@ use legation_model::{
 use legation_store::{
     Page, Store, StoreError,
     api_keys::{self, ApiKey},
-    audit,
+    audit, clones,
     delegates::{self, DelegateFilter},
     idempotency::{self, Answered},
     job, keys, receipts,
-    scopes::{self, Contents, PlaceFilter, Standing},
+    scopes::{self, Contents, PlaceFilter},
     tokens::{self, TokenFilter},
 };
 
@@ -125,8 +125,8 @@ pub(crate) async fn scopes_end_for_good(place: &Place) {
     let again = self::place("acme/shop/a");
     assert_eq!(write!(store, |tx| scopes::insert(tx, &again).await), Err(StoreError::Taken));
     let standing = async |of: &'static str| read!(store, |conn| scopes::standing(conn, &scope(of)).await).unwrap();
-    assert_eq!(standing("acme/shop/a").await, Standing::Deleted);
-    assert_eq!((standing("acme").await, standing("acme/b").await), (Standing::Taken, Standing::Free));
+    assert_eq!(standing("acme/shop/a").await, scopes::Standing::Deleted);
+    assert_eq!((standing("acme").await, standing("acme/b").await), (scopes::Standing::Taken, scopes::Standing::Free));
     let asked: BTreeSet<_> = ["acme/shop", "acme/shop/a"].map(scope).into();
     let known = read!(store, |conn| scopes::known(conn, &asked).await).unwrap();
     assert_eq!(known.into_iter().collect::<Vec<_>>(), [scope("acme/shop")]);
@@ -233,13 +233,20 @@ pub(crate) async fn delegates(place: &Place) {
     let found = read!(store, |conn| delegates::by_key(conn, &scope("acme/shop"), &key).await);
     assert_eq!(found, Ok(Some(delegate.clone())));
 
-    write!(store, |tx| delegates::set_status(tx, id(1), DelegateStatus::Stopped).await).unwrap();
+    let standing = Standing { reason: "leaving".to_owned(), by: "someone".to_owned(), at: NOW + 7 };
+    let stood = standing.clone();
+    write!(store, |tx| delegates::set_status(tx, id(1), DelegateStatus::Stopped, &stood).await).unwrap();
     let mut again = delegate.clone();
     (again.counter, again.name, again.first_seen) = (2, name("renamed"), NOW + 99);
     write!(store, |tx| delegates::upsert(tx, std::slice::from_ref(&again)).await).unwrap();
     let found = read!(store, |conn| delegates::get(conn, delegate.id).await).unwrap().unwrap();
     assert_eq!((found.counter, found.name), (2, name("renamed")));
     assert_eq!(found.status, DelegateStatus::Stopped, "a connection undid a stop");
+    assert_eq!(found.standing, Some(standing));
+    assert_eq!(found.former_boots.len(), 2);
+    write!(store, |tx| delegates::forget_boots(tx, id(1)).await).unwrap();
+    let found = read!(store, |conn| delegates::get(conn, delegate.id).await).unwrap().unwrap();
+    assert_eq!(found.former_boots, []);
     assert_eq!(found.first_seen, delegate.first_seen);
 
     let mut thief = make::delegate(2, token);
@@ -263,6 +270,42 @@ pub(crate) async fn delegates(place: &Place) {
     assert_eq!(list(DelegateFilter { token: Some(id(404)), ..Default::default() }).await, 0);
     assert_eq!(list(DelegateFilter { scope: Some(scope("acme")), ..Default::default() }).await, 1);
     assert_eq!(list(DelegateFilter { scope: Some(scope("beta")), ..Default::default() }).await, 0);
+}
+
+pub(crate) async fn delegates_that_wait_and_that_go(place: &Place) {
+    let (store, token) = with_token(place).await;
+    let mut all: Vec<_> = (1..=4).map(|number| make::delegate(number, token)).collect();
+    all[0].status = DelegateStatus::Pending;
+    all[1].status = DelegateStatus::Stopped;
+    all[2].last_seen = NOW + 50;
+    let made = all.clone();
+    write!(store, |tx| delegates::upsert(tx, &made).await).unwrap();
+    assert_eq!(read!(store, |conn| delegates::count_pending(conn, token).await), Ok(1));
+    assert_eq!(read!(store, |conn| delegates::count_pending(conn, id(404)).await), Ok(0));
+    let holders = read!(store, |conn| delegates::holders(conn, token).await).unwrap();
+    assert_eq!(holders.iter().map(|holder| holder.id).collect::<Vec<_>>(), [id(2), id(3), id(4)], "nobody who waits");
+    let of = async |status| {
+        let filter = DelegateFilter { status: Some(status), ..Default::default() };
+        let page = Page::first(10);
+        read!(store, |conn| delegates::list(conn, &filter, &page).await).unwrap().items.len()
+    };
+    assert_eq!((of(DelegateStatus::Pending).await, of(DelegateStatus::Allowed).await), (1, 2));
+
+    // The stopped one must stay refused, the third was seen since, and the one that waits was never let in.
+    let ids: Vec<DelegateId> = all.iter().map(|delegate| delegate.id).collect();
+    let gone = write!(store, |tx| delegates::forget(tx, &ids, NOW + 1).await).unwrap();
+    assert_eq!(gone, [id::<DelegateId>(4)]);
+    assert_eq!(write!(store, |tx| delegates::forget_pending(tx, NOW).await), Ok(0));
+    assert_eq!(write!(store, |tx| delegates::forget_pending(tx, NOW + 1).await), Ok(1));
+
+    let clone = CloneReport { counted: (&all[1]).into(), returned: (&all[2]).into() };
+    let newer = CloneReport { counted: (&all[2]).into(), returned: (&all[3]).into() };
+    for clone in [clone, newer] {
+        let put = clone.clone();
+        write!(store, |tx| clones::put(tx, id(2), &put).await).unwrap();
+        assert_eq!(read!(store, |conn| clones::get(conn, id(2)).await), Ok(Some(clone)));
+    }
+    assert_eq!(read!(store, |conn| clones::get(conn, id(3)).await), Ok(None));
 }
 
 pub(crate) async fn receipts(place: &Place) {

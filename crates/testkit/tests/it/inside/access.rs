@@ -170,6 +170,9 @@ impl Things {
             },
             ("DELETE", routes::TOKEN) => Self::trying(Admin, route.path, self.revoked, never),
             ("POST", routes::TASK_CANCEL) => Self::trying(Operator, route.path, self.task.id, TaskId([9; 16])),
+            ("POST", routes::DELEGATE_STOP | routes::DELEGATE_ALLOW) => {
+                Self::trying(Operator, route.path, self.delegate, DelegateId([9; 16]))
+            }
             (method, path) => panic!("{method} {path} is new: say here who may use it, and how it is tried"),
         }
     }

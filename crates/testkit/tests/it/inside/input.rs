@@ -164,6 +164,9 @@ async fn tokens_that_break_a_rule(engine: Engine) {
         ("allowed_names", json!(["../a"])),
         ("pinned_tags", json!(["two words"])),
         ("pinned_tags", json!(many)),
+        ("enrolment", json!("maybe")),
+        ("enrolment", json!(null)),
+        ("ephemeral", json!("yes")),
         ("issue", json!("yes")),
     ];
     for (field, value) in cases {
@@ -338,9 +341,14 @@ async fn queries_that_nobody_understands(engine: Engine) {
             assert!(page["items"].as_array().is_some_and(|items| items.len() <= limit.clamp(1, 1000) as usize));
         }
     }
-    for query in
-        ["tasks?state=nonsense", "tasks?delegate=x", "delegates?token=x", "receipts?token=../x", "tokens?name=a/b"]
-    {
+    for query in [
+        "tasks?state=nonsense",
+        "delegates?status=nonsense",
+        "tasks?delegate=x",
+        "delegates?token=x",
+        "receipts?token=../x",
+        "tokens?name=a/b",
+    ] {
         let answer = watched.raw.get(&format!("/api/v1/{query}")).await;
         watched.refused(answer, Code::InvalidRequest, query).await;
     }
@@ -400,7 +408,13 @@ async fn ids_of_nothing(engine: Engine) {
             let path = routes::fill(path, &id);
             watched.refused(watched.raw.get(&path).await, Code::NotFound, &path).await;
         }
-        for path in [routes::TOKEN_ISSUE, routes::TOKEN_REVOKE, routes::TASK_CANCEL] {
+        for path in [
+            routes::TOKEN_ISSUE,
+            routes::TOKEN_REVOKE,
+            routes::TASK_CANCEL,
+            routes::DELEGATE_STOP,
+            routes::DELEGATE_ALLOW,
+        ] {
             watched.posted(&routes::fill(path, &id), "{}", Code::NotFound).await;
         }
     }

@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod connections;
 mod delegates;
+mod enrolment;
 mod input;
 mod limits;
 mod listeners;
