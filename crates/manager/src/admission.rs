@@ -1,11 +1,12 @@
 //! Admission: who comes in, which start of a delegate counts, and how long each may hold a lease.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use legation_model::{
     Millis,
     ids::{AttemptId, DelegateId, SessionId, TokenId},
     task::Task,
+    token::TokenLimits,
 };
 use legation_store::{job, tasks};
 use legation_wire::{
@@ -22,6 +23,7 @@ use crate::{
     live::{LiveToken, retry},
     session::{NewSession, Session},
     sessions::Registered,
+    source::Source,
 };
 
 /// How long a refusal waits for the call that ended the token: that is between its transaction and its cut.
@@ -42,13 +44,13 @@ impl Manager {
     ///
     /// # Errors
     /// The Goodbye to send. Doubt of any kind is a reason to retry, never a verdict.
-    pub async fn admit(&self, proof: &Proof, hello: Hello, address: IpAddr) -> Result<Admission, Goodbye> {
+    pub async fn admit(&self, proof: &Proof, hello: Hello, source: Source) -> Result<Admission, Goodbye> {
         let live = self.tokens.get(proof.hint.token).ok_or_else(|| retry("the token is not known yet"))?;
         let entered = live.enter(&self.clock)?;
-        // An IPv4 peer of a socket for both families looks like an IPv6 one; rules are written for IPv4.
-        let address = address.to_canonical();
+        let address = source.address;
         let rules = live.rules();
         account_is(&live, &hello)?;
+        behind_known_proxies(&rules.limits, &source)?;
         limits::allow(&rules.limits, &hello.name, Some(address))?;
         let join = Join {
             live: Arc::clone(&live),
@@ -176,6 +178,19 @@ impl Manager {
 
 fn used_twice() -> Goodbye {
     Goodbye::new(GoodbyeReason::DelegateStopped, "this delegate's key is used by two processes")
+}
+
+/// Where a token says from where its delegates may come, an address must be known.
+fn behind_known_proxies(limits: &TokenLimits, source: &Source) -> Result<(), Goodbye> {
+    if limits.allowed_cidrs.is_empty() || !source.unlisted_proxy {
+        return Ok(());
+    }
+    let text = format!(
+        "the connection comes through a proxy at {} that the Manager does not trust, so the address behind it is not \
+         known, and the token allows some only: add the proxy to trusted_proxies (LEGATION_TRUSTED_PROXIES) of the Manager",
+        source.peer.ip().to_canonical()
+    );
+    Err(Goodbye::new(GoodbyeReason::AddressRefused, text))
 }
 
 /// A delegate that names its account is not to work for another one by a mistaken token.

@@ -2,13 +2,15 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use ipnet::IpNet;
 use legation_api::accounts::{LEASE_MAX, LEASE_MIN};
 use legation_model::Millis;
 use serde::Deserialize;
@@ -90,6 +92,9 @@ pub struct Settings {
     /// Allow plain HTTP on an address that is not loopback (behind a TLS-terminating proxy).
     #[arg(long, env = "LEGATION_INSECURE_HTTP", num_args = 0..=1, default_missing_value = "true", global = true)]
     pub insecure_http: Option<bool>,
+    /// Proxies in front of the Manager, as networks such as 10.0.0.0/8: from these alone X-Forwarded-For says who connects.
+    #[arg(long, env = "LEGATION_TRUSTED_PROXIES", value_name = "CIDR,…", value_delimiter = ',', global = true)]
+    pub trusted_proxies: Option<Vec<String>>,
     /// How long a delegate may act without an answered heartbeat: 15s to 24h [default: 5m].
     #[arg(long, env = "LEGATION_LEASE", value_name = "DURATION", global = true)]
     pub lease: Option<String>,
@@ -125,6 +130,8 @@ pub struct Config {
     pub link_listen: Option<SocketAddr>,
     /// How connections are protected.
     pub transport: Transport,
+    /// Those whose word about the address of others counts.
+    pub trusted_proxies: Arc<[IpNet]>,
     /// The timing that Welcome tells delegates.
     pub timing: Timing,
     /// See [`Settings`].
@@ -209,6 +216,7 @@ impl Settings {
             tls_self_signed: self.tls_self_signed.or(other.tls_self_signed),
             tls_names: self.tls_names.or(other.tls_names),
             insecure_http: self.insecure_http.or(other.insecure_http),
+            trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
             lease: self.lease.or(other.lease),
             heartbeat: self.heartbeat.or(other.heartbeat),
             first_retry: self.first_retry.or(other.first_retry),
@@ -241,6 +249,7 @@ impl Config {
             config_dir: directory(settings.config_dir.as_ref(), "XDG_CONFIG_HOME", ".config")?,
             listen,
             transport,
+            trusted_proxies: trusted_proxies(&settings)?,
             timing: timing(&settings)?,
             log_json: log_json(&settings)?,
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
@@ -264,6 +273,22 @@ fn transport(settings: &Settings) -> anyhow::Result<Transport> {
         (None, None) => Ok(Transport::Plain),
         _ => bail!("tls-cert-file and tls-key-file belong together: set both"),
     }
+}
+
+/// A single address counts as a network of its own.
+fn trusted_proxies(settings: &Settings) -> anyhow::Result<Arc<[IpNet]>> {
+    let texts = settings.trusted_proxies.iter().flatten().map(|text| text.trim()).filter(|text| !text.is_empty());
+    let range = |text: &str| -> anyhow::Result<IpNet> {
+        let range: Option<IpNet> = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        let range = range.with_context(|| {
+            format!("trusted-proxies has {text:?}, which is no network: write networks like 10.0.0.0/8, or addresses")
+        })?;
+        if range.prefix_len() == 0 {
+            bail!("trusted-proxies must not trust everybody ({text}): name the networks of your proxies");
+        }
+        Ok(range.trunc())
+    };
+    texts.map(range).collect()
 }
 
 fn timing(settings: &Settings) -> anyhow::Result<Timing> {
@@ -343,6 +368,10 @@ mod tests {
         assert!(refused(settings).contains("a third of the lease"));
         let settings = Settings { tls_key_file: Some("/k".into()), ..Default::default() };
         assert!(refused(settings).contains("belong together"));
+        for (text, told) in [("10.0.0.0/33", "10.0.0.0/8"), ("proxy", "no network"), ("0.0.0.0/0", "everybody")] {
+            let settings = Settings { trusted_proxies: Some(vec![text.into()]), ..Default::default() };
+            assert!(refused(settings).contains(told), "{text}");
+        }
         assert!(toml::from_str::<Settings>("lise = 1").is_err(), "an unknown key is a mistake");
     }
 

@@ -66,7 +66,7 @@ impl Drop for Slot {
 }
 
 /// What counts as one source: an IPv4 address, or the /64 that one IPv6 host usually has to itself.
-fn source(peer: IpAddr) -> IpAddr {
+pub(crate) fn source(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod output;
 pub mod parted;
 mod preview;
+mod proofs;
 pub mod queue;
 pub mod receipts;
 mod recording;
@@ -47,6 +48,7 @@ pub mod serve;
 pub mod session;
 pub mod sessions;
 mod shared;
+pub mod source;
 pub mod start;
 pub mod sweep;
 pub mod system;
@@ -110,6 +112,7 @@ pub struct Manager {
     pub(crate) creations: Shared<creations::Creation, creations::Created>,
     pub(crate) submissions: Shared<tasks::Submission, tasks::Submitted>,
     pub(crate) reports: Shared<recording::Reported, recording::Recorded>,
+    pub(crate) proofs: proofs::Proofs,
     pub(crate) parted: parted::PartedLinks,
     pub(crate) seen: Seen,
     pub(crate) barred: barred::Barred,

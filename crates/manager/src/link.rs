@@ -1,7 +1,7 @@
 //! One delegate connection: its handshake, its admission, and its last word. What is said between is in
 //! `conversation.rs`.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use legation_link::{Connection, Ended, Socket};
 use legation_model::Millis;
@@ -19,6 +19,7 @@ use crate::{
     live::retry,
     session::{Link, part},
     sessions::Registered,
+    source::Source,
 };
 
 /// How long a peer may take to its first message.
@@ -34,8 +35,8 @@ impl Manager {
     ///
     /// A future stays as large as it ever was, so what a session goes through once is on the heap while it lasts, and an
     /// admitted one goes on in a task of its own.
-    pub async fn serve_link(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
-        if let Some((link, admission)) = Box::pin(self.open_link(socket, peer)).await {
+    pub async fn serve_link(self: Arc<Self>, socket: Socket, source: Source) {
+        if let Some((link, admission)) = Box::pin(self.open_link(socket, source)).await {
             let Admission { registered, welcome, entered } = admission;
             let conversation = Conversation::open(&registered, link, welcome, entered);
             self.connections.spawn(serve_session(registered, conversation));
@@ -43,12 +44,16 @@ impl Manager {
     }
 
     /// From the first message to an admitted delegate; whoever is not admitted has been told why.
-    async fn open_link(&self, mut socket: Socket, peer: SocketAddr) -> Option<(Link, Admission)> {
+    async fn open_link(&self, mut socket: Socket, source: Source) -> Option<(Link, Admission)> {
         let Ok(Ok(first)) = tokio::time::timeout(FIRST_MESSAGE, socket.receive()).await else {
             self.metrics.unproven.inc();
             return None;
         };
-        let Some(slot) = self.handshakes.take(peer.ip()) else {
+        if !self.proofs.admit(source.address, self.clock.boot()) {
+            self.metrics.slowed.inc();
+            return None;
+        }
+        let Some(slot) = self.handshakes.take(source.address) else {
             self.metrics.shed.inc();
             return None;
         };
@@ -60,15 +65,19 @@ impl Manager {
         );
         let clock = Arc::clone(&self.clock);
         let mut link = Box::new(Connection::new(socket, end, move || clock.boot()));
-        match prove(&mut link, &first, self.clock.boot()).await {
+        let proven = prove(&mut link, &first, self.clock.boot()).await;
+        if proven.is_ok() {
+            self.proofs.proved(source.address, self.clock.boot());
+        }
+        match proven {
             Ok((proof, _)) if proof.role != Role::Delegate => {
                 self.say_goodbye(link, &retry("this Manager does not serve upgraders")).await;
             }
-            Ok((proof, Opening::Hello(hello))) => return self.admit_link(link, &proof, *hello, peer, slot).await,
+            Ok((proof, Opening::Hello(hello))) => return self.admit_link(link, &proof, *hello, source, slot).await,
             Ok((proof, Opening::Stopped(stopped))) => self.serve_stopped(link, &proof, stopped).await,
             Err(ended) => {
-                self.metrics.unproven.inc();
-                tracing::debug!(%peer, %ended, "a connection ended before it proved a token");
+                self.note_unproven(&source);
+                tracing::debug!(source = %source.address, peer = %source.peer, %ended, "a connection ended before it proved a token");
                 if let Ended::Protocol(close) = ended {
                     link.close(close.code(), close.as_str(), GOODBYE_DEADLINE).await;
                 }
@@ -82,16 +91,19 @@ impl Manager {
         link: Link,
         proof: &Proof,
         hello: Hello,
-        peer: SocketAddr,
+        source: Source,
         slot: Slot,
     ) -> Option<(Link, Admission)> {
-        let admitted = self.admit(proof, hello, peer.ip()).await;
+        let admitted = self.admit(proof, hello, source).await;
         drop(slot);
         let admission = match admitted {
             Ok(admission) => admission,
             Err(goodbye) => {
                 self.metrics.refused.inc();
-                tracing::info!(%peer, token = %proof.hint.token, reason = %goodbye.reason, "delegate refused");
+                tracing::info!(
+                    source = %source.address, peer = %source.peer, token = %proof.hint.token, reason = %goodbye.reason,
+                    "delegate refused: {}", goodbye.text
+                );
                 self.say_goodbye(link, &goodbye).await;
                 return None;
             }
@@ -99,7 +111,8 @@ impl Manager {
         let session = &admission.registered.session;
         self.metrics.admitted.inc();
         tracing::info!(
-            delegate = %session.delegate, name = %session.name, host = %session.host, %peer, token = %session.token.id,
+            delegate = %session.delegate, name = %session.name, host = %session.host, source = %source.address,
+            peer = %source.peer, token = %session.token.id,
             "delegate connected"
         );
         Some((link, admission))

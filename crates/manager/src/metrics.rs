@@ -29,6 +29,8 @@ pub struct Metrics {
     pub unproven: Counter,
     /// Connections shed because too many were in their handshake.
     pub shed: Counter,
+    /// Handshakes ended at their beginning because too many from the same source proved nothing.
+    pub slowed: Counter,
     /// Heartbeats answered.
     pub heartbeats: Counter,
     /// Delegate keys seen in two processes.
@@ -60,6 +62,8 @@ impl Default for Metrics {
         let refused = counter("sessions_refused", "Sessions refused with a Goodbye");
         let unproven = counter("handshakes_unproven", "Handshakes that ended without a proof of a token");
         let shed = counter("handshakes_shed", "Connections shed because too many were in their handshake");
+        let slowed =
+            counter("handshakes_slowed", "Handshakes ended because too many from the same source proved no token");
         let heartbeats = counter("heartbeats_answered", "Heartbeats answered");
         let clones = counter("delegate_clones", "Delegate keys seen in two processes");
         let not_enrolled = counter(
@@ -87,6 +91,7 @@ impl Default for Metrics {
             refused,
             unproven,
             shed,
+            slowed,
             heartbeats,
             clones,
             not_enrolled,

@@ -12,7 +12,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use crate::Manager;
+use crate::{Manager, source::Source};
 
 /// Connections that may wait to be accepted: a storm of delegates that all come back at once.
 const BACKLOG: u32 = 4_096;
@@ -20,10 +20,6 @@ const BACKLOG: u32 = 4_096;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause when the process has no descriptor left for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-
-/// The peer's address, as the handlers see it.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
 
 /// A bound listener.
 pub struct Listener {
@@ -94,8 +90,10 @@ async fn serve<Io>(manager: Arc<Manager>, io: Io, peer: SocketAddr, router: Rout
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let trusted = Arc::clone(&manager.config.trusted_proxies);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        let source = Source::of(peer, request.headers(), &trusted);
+        request.extensions_mut().insert(source);
         router.clone().oneshot(request.map(axum::body::Body::new) as Request)
     });
     let serving = hyper::server::conn::http1::Builder::new()

@@ -11,7 +11,7 @@ use axum::{
 use legation_api::Code;
 use legation_model::access::Permission;
 
-use crate::{Manager, access::Caller, audit::Change, error::Refusal, http::respond::RequestId, serve::Peer};
+use crate::{Manager, access::Caller, audit::Change, error::Refusal, http::respond::RequestId, source::Source};
 
 /// The longest part of a path that an audit record repeats: an id with its prefix has 27 characters at most, every
 /// secret has more.
@@ -67,7 +67,7 @@ async fn allow(manager: &Manager, access: Access, request: &Parts) -> Result<Cal
 
 /// Where a request comes from, for audit records.
 fn source(request: &Parts) -> Option<IpAddr> {
-    request.extensions.get::<Peer>().map(|peer| peer.0.ip())
+    request.extensions.get::<Source>().map(|source| source.address)
 }
 
 /// What was asked for, without what may be a secret in the wrong place: no id and no word of a route is so long.

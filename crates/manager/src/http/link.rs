@@ -14,7 +14,7 @@ use legation_api::{Code, Problem};
 use legation_link::{SUBPROTOCOL, Socket, accept_key};
 use tokio::net::TcpStream;
 
-use crate::{Manager, error::Refusal, serve::Peer};
+use crate::{Manager, error::Refusal, source::Source};
 
 /// Upgrades to the delegate protocol (WebSocket, subprotocol `legation.v1`); see docs/protocol.md.
 #[utoipa::path(get, path = "/api/v1/link", tag = "link", security(()),
@@ -24,12 +24,12 @@ pub(super) async fn upgrade(State(manager): State<Arc<Manager>>, mut request: Re
         return Err(Refusal::new(Code::Unready, "the Manager is stopping"));
     }
     let accept = accepted(request.headers())?;
-    let peer = request.extensions().get::<Peer>().copied();
-    let peer = peer.ok_or_else(|| Refusal::new(Code::Internal, "the connection has no peer address"))?;
+    let source = request.extensions().get::<Source>().copied();
+    let source = source.ok_or_else(|| Refusal::new(Code::Internal, "the connection has no peer address"))?;
     let upgrading = hyper::upgrade::on(&mut request);
     manager.connections.clone().spawn(async move {
         match upgrading.await {
-            Ok(io) => manager.serve_link(socket(io), peer.0).await,
+            Ok(io) => manager.serve_link(socket(io), source).await,
             Err(error) => tracing::debug!(%error, "an upgrade did not happen"),
         }
     });

@@ -12,6 +12,7 @@ mod raw;
 mod revoke;
 mod schedule;
 mod scopes;
+mod sources;
 mod store;
 mod tasks;
 
