@@ -6,7 +6,7 @@ use legation_model::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::proof::{hex, sha256, unhex};
 
@@ -53,10 +53,55 @@ pub struct AuditRecord {
     pub hash: String,
 }
 
+/// Which audit records to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct AuditQuery {
+    /// Only those of this scope and below.
+    #[param(value_type = Option<String>)]
+    pub scope: Option<Scope>,
+    /// Only what this one did: the name, the id, or both as a record has them.
+    pub actor: Option<String>,
+    /// Only this action, such as `token.revoke`, or all of a noun, such as `token`.
+    pub action: Option<String>,
+    /// Only what was done to this object, by its id.
+    pub object: Option<String>,
+    /// Only `done` or only `refused`.
+    #[serde(default, with = "crate::spelled::maybe")]
+    #[param(schema_with = crate::schema::outcome)]
+    pub outcome: Option<Outcome>,
+    /// Only from this time on.
+    pub from_at: Option<Millis>,
+    /// Only before this time.
+    pub until_at: Option<Millis>,
+    /// Items on the page, 1 to 1000; 100 when absent.
+    pub limit: Option<u32>,
+    /// `next` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Where the live tail begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct TailQuery {
+    /// Behind this number; with what is new when absent. `Last-Event-ID` wins over it.
+    pub after: Option<u64>,
+    /// Whether to stay for what is still to come; `false` sends what there is.
+    #[serde(default = "follow")]
+    #[param(default = true)]
+    pub follow: bool,
+}
+
+const fn follow() -> bool {
+    true
+}
+
 /// A record that has no place in a chain as it is written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("its {0} is not spelled as the Manager spells it")]
-pub struct Misspelled(&'static str);
+pub struct Misspelled(pub(crate) &'static str);
 
 impl From<&model::AuditRecord> for AuditRecord {
     fn from(record: &model::AuditRecord) -> Self {

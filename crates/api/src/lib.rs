@@ -8,6 +8,8 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod audit_export;
+pub mod audit_verify;
 pub mod client;
 pub mod delegates;
 pub mod health;
@@ -20,6 +22,7 @@ pub mod receipts;
 pub mod revoke;
 pub mod routes;
 pub mod scopes;
+pub mod signing_keys;
 pub mod task_rules;
 pub mod tasks;
 pub mod token_update;

@@ -1,6 +1,12 @@
 //! What signed and chained documents are checked with, here and by whoever has only a file.
 
-use aws_lc_rs::digest;
+use std::{fmt, str::FromStr};
+
+use aws_lc_rs::{
+    digest,
+    signature::{ED25519, UnparsedPublicKey},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 /// SHA-256.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -21,6 +27,48 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     };
     let pairs = text.as_bytes().chunks(2);
     pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
+/// An Ed25519 public key (RFC 8032), as receipts and checkpoints are signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// The bytes.
+    pub const fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
+    /// Whether the owner of this key signed that message.
+    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
+    }
+}
+
+impl From<[u8; 32]> for PublicKey {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
+}
+
+/// A text that is not a public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a public key: it has 44 characters of base64, as `legation signing-key ls` shows them")]
+pub struct PublicKeyError;
+
+impl FromStr for PublicKey {
+    type Err = PublicKeyError;
+
+    fn from_str(text: &str) -> Result<Self, PublicKeyError> {
+        let bytes = STANDARD.decode(text.trim()).map_err(|_| PublicKeyError)?;
+        Ok(Self(bytes.try_into().map_err(|_| PublicKeyError)?))
+    }
 }
 
 #[cfg(test)]

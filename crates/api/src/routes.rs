@@ -51,6 +51,19 @@ pub const RECEIPTS: &str = "/api/v1/receipts";
 /// One receipt.
 pub const RECEIPT: &str = "/api/v1/receipts/{receipt}";
 
+/// Audit records.
+pub const AUDIT: &str = "/api/v1/audit";
+/// One audit record, by its number.
+pub const AUDIT_RECORD: &str = "/api/v1/audit/{number}";
+/// The whole audit chain with its checkpoints, as JSON lines.
+pub const AUDIT_EXPORT: &str = "/api/v1/audit/export";
+/// Audit records as they are written, as server-sent events.
+pub const AUDIT_TAIL: &str = "/api/v1/audit/tail";
+/// The public keys that receipts and audit checkpoints are signed with; public.
+pub const SIGNING_KEYS: &str = "/api/v1/signing-keys";
+/// One of them; public.
+pub const SIGNING_KEY: &str = "/api/v1/signing-keys/{key}";
+
 /// Every path above, for tests that compare it with the route table.
 pub const ALL: &[&str] = &[
     HEALTHZ,
@@ -78,6 +91,12 @@ pub const ALL: &[&str] = &[
     TASK_OUTPUT,
     RECEIPTS,
     RECEIPT,
+    AUDIT,
+    AUDIT_RECORD,
+    AUDIT_EXPORT,
+    AUDIT_TAIL,
+    SIGNING_KEYS,
+    SIGNING_KEY,
 ];
 
 /// The path with its one placeholder replaced. Ids and identifiers need no percent-encoding.

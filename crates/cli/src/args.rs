@@ -11,8 +11,8 @@ use legation_api::List;
 use legation_model::Scope;
 
 use crate::{
-    Failure, delegates::Delegates, exit_codes, receipts::Receipts, scopes::Scopes, tasks::Tasks, tokens::Tokens,
-    ui::Format, up::Up,
+    Failure, audit::Audit, delegates::Delegates, exit_codes, receipts::Receipts, scopes::Scopes,
+    signing_keys::SigningKeys, tasks::Tasks, tokens::Tokens, ui::Format, up::Up,
 };
 
 /// Legation: delegates that live where nobody can dial in, and the tokens that stop them.
@@ -74,6 +74,12 @@ pub enum Command {
     /// Receipts of revocations: list, show
     #[command(subcommand)]
     Receipt(Receipts),
+    /// The audit chain: list, show, tail, export, verify
+    #[command(subcommand)]
+    Audit(Audit),
+    /// The public keys that receipts and audit checkpoints are signed with: list, show
+    #[command(subcommand)]
+    SigningKey(SigningKeys),
     /// Show who you are to the Manager
     Whoami,
     /// Print completions for a shell

@@ -25,6 +25,8 @@ pub const NOT_CONFIRMED: u8 = 115;
 pub const SETTINGS: u8 = 116;
 /// `up`: the Manager or the delegate could not be started, or ended by itself.
 pub const CHILD_DIED: u8 = 117;
+/// `verify`: what was signed is not what is there.
+pub const NOT_GENUINE: u8 = 118;
 /// The task failed without an exit code of its own (an HTTP status of 400 or above, for example).
 pub const TASK_FAILED: u8 = 120;
 /// The task was cancelled.
@@ -52,6 +54,7 @@ Exit codes:
   115  it could hurt and nobody said yes (--yes)
   116  a settings, key or argument file is missing, unreadable or open to others
   117  up: the Manager or the delegate could not be started or ended by itself
+  118  verify: the file is not what the Manager signed
   130  left by Ctrl-C
 
 task run and task logs --follow hand through the exit code of a failed task's program, or say:
@@ -78,6 +81,7 @@ mod tests {
             NOT_CONFIRMED,
             SETTINGS,
             CHILD_DIED,
+            NOT_GENUINE,
             TASK_FAILED,
             TASK_CANCELLED,
             TASK_LOST,

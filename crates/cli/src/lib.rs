@@ -5,17 +5,21 @@
 
 pub mod args;
 pub mod ask;
+pub mod audit;
+pub mod audit_file;
 pub mod config;
 pub mod delegates;
 pub mod docs;
 pub mod exit_codes;
 pub mod failure;
+pub mod keys;
 pub mod private_file;
 pub mod receipts;
 pub mod revoke;
 pub mod revoke_many;
 pub mod scopes;
 pub mod shell_words;
+pub mod signing_keys;
 pub mod task_run;
 pub mod tasks;
 pub mod token_edit;
@@ -33,6 +37,7 @@ pub use failure::Failure;
 
 use crate::{
     args::{Cli, Command},
+    audit::Audit,
     config::Settings,
     ui::Ui,
 };
@@ -77,6 +82,10 @@ async fn dispatch(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
         Command::Organization(command) => command.run(&context()?, Some(ScopeKind::Organization)).await,
         Command::Project(command) => command.run(&context()?, Some(ScopeKind::Project)).await,
         Command::Receipt(command) => command.run(&context()?).await,
+        // Offline on purpose: whoever checks an export need not be able to reach the Manager, nor to trust it.
+        Command::Audit(Audit::Verify(verify)) => verify.run(ui),
+        Command::Audit(command) => command.run(&context()?).await,
+        Command::SigningKey(command) => command.run(&context()?).await,
         Command::Whoami => whoami::whoami(&context()?).await,
         Command::Up(up) => up.run(ui).await,
         Command::Completions { shell } => ui::print(&args::completions(shell)).map(|()| exit_codes::OK),

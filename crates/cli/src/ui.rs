@@ -210,6 +210,16 @@ pub fn data(format: Format, value: &impl Serialize) -> Result<String, Failure> {
     }
 }
 
+/// A value as JSON on one line, harmless to a terminal.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub fn json_line(value: &impl Serialize) -> Result<String, Failure> {
+    let json = serde_json::to_string(value);
+    let json = json.map_err(|error| Failure::new(crate::exit_codes::UNEXPECTED, error.to_string(), ""))?;
+    Ok(json.chars().map(escaped).collect())
+}
+
 /// JSON writes the low control characters as escapes; the others that can deceive stand only inside strings,
 /// where an escape means the same.
 fn escaped(c: char) -> String {

@@ -67,6 +67,17 @@ pub fn time(text: &str) -> Result<Millis, String> {
     Ok(point.as_millisecond())
 }
 
+/// A point in time that is over: RFC 3339, or a length of time that ends now; milliseconds since 1970.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn time_past(text: &str) -> Result<Millis, String> {
+    match length(text) {
+        Ok(ago) => Ok(now().saturating_sub(ago)),
+        Err(_) => time(text).map_err(|_| "write a time like 2030-01-31T12:00:00Z, or 7d for seven days ago".to_owned()),
+    }
+}
+
 /// A point in time for people: RFC 3339 in UTC, to the second.
 pub fn show_time(at: Millis) -> String {
     match Timestamp::from_millisecond(at) {
@@ -133,6 +144,9 @@ mod tests {
         assert_eq!(time("1970-01-01T00:00:01Z"), Ok(1000));
         assert_eq!(time("1970-01-01T01:00:00+01:00"), Ok(0));
         assert!(time("in 1d").expect("a time") > now() + 86_000_000);
+        assert!((now() - time_past("1d").expect("a time") - 86_400_000).abs() < 60_000);
+        assert_eq!(time_past("1970-01-01T00:00:01Z"), Ok(1000));
+        assert!(time_past("yesterday").is_err());
         assert!(time("tomorrow").is_err() && time("2030-01-31").is_err());
         assert_eq!(show_time(1_700_000_000_123), "2023-11-14T22:13:20Z");
         assert_eq!(show_time(Millis::MAX), "9223372036854775807 ms");

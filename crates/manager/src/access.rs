@@ -7,6 +7,7 @@ use legation_model::{
     Millis, Name, Scope,
     access::{Permission, Role},
     api_key::ApiKey,
+    audit::AuditRecord,
     ids::ApiKeyId,
 };
 use legation_store::{StoreError, api_keys};
@@ -100,6 +101,27 @@ impl Caller {
         }
     }
 
+    /// Whether everything exists for the caller, and not only what is in some scope.
+    pub fn is_everywhere(&self) -> bool {
+        self.scope.is_none()
+    }
+
+    /// Refuses whoever does not see everything.
+    ///
+    /// # Errors
+    /// `forbidden`, with the reason.
+    pub fn require_everywhere(&self, why: &str) -> Result<(), Refusal> {
+        if self.is_everywhere() {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::Forbidden, format!("this needs an API key that is not confined to a scope; {why}")))
+    }
+
+    /// Whether an audit record exists for the caller. What belongs to no scope is only for those who see everything.
+    pub fn sees_record(&self, record: &AuditRecord) -> bool {
+        record.scope.as_ref().map_or(self.is_everywhere(), |scope| self.sees(scope))
+    }
+
     /// The caller as audit records name them.
     pub fn actor(&self) -> Actor {
         let name = format!("{} ({})", self.name, self.key);
@@ -132,6 +154,13 @@ impl Manager {
             request,
             address: None,
         })
+    }
+
+    /// Whether a caller that was let in still holds the same right: for streams, which outlive their request.
+    pub(crate) async fn still_may(&self, caller: &Caller, permission: Permission) -> bool {
+        let Ok(Some(key)) = self.known_key(caller.key).await else { return false };
+        let current = key.expires_at.is_none_or(|end| self.clock.wall() < end);
+        current && key.role.holds(permission) && key.scope == caller.scope
     }
 
     async fn known_key(&self, id: ApiKeyId) -> Result<Option<api_keys::ApiKey>, StoreError> {

@@ -2,14 +2,20 @@
 
 use std::{fmt::Display, net::IpAddr};
 
-use legation_api::audit::{Fields, hash, spell};
+use legation_api::audit::{AuditQuery, Fields, hash, spell};
 use legation_model::{
     Millis, Scope,
     audit::{AuditRecord, FORMAT_NEWEST, Outcome},
 };
-use legation_store::{StoreError, Tx, audit};
+use legation_store::{
+    Page, Paged, StoreError, Tx,
+    audit::{self, AuditFilter},
+    job,
+};
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::{Manager, access::Caller, error::Refusal};
 
 /// Who does something, and where they come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +179,40 @@ fn chained(number: u64, at: Millis, actor: Actor, change: Change, previous: Vec<
     };
     record.hash = hash(&record).expect("the newest format is known").to_vec();
     record
+}
+
+impl Manager {
+    /// Audit records, newest first.
+    ///
+    /// # Errors
+    /// `not_found` for a scope that the caller may not see.
+    pub async fn list_audit(
+        &self,
+        caller: &Caller,
+        query: AuditQuery,
+        page: Page,
+    ) -> Result<Paged<AuditRecord>, Refusal> {
+        let filter = AuditFilter {
+            within: caller.confine(query.scope)?,
+            actor: query.actor.unwrap_or_default(),
+            action: query.action.unwrap_or_default(),
+            object: query.object.unwrap_or_default(),
+            outcome: query.outcome,
+            from: query.from_at.unwrap_or(Millis::MIN),
+            until: query.until_at.unwrap_or(Millis::MAX),
+        };
+        let list = job(move |conn| Box::pin(async move { audit::list(conn, &filter, &page).await }));
+        Ok(self.store.read(list).await?)
+    }
+
+    /// One audit record.
+    ///
+    /// # Errors
+    /// `not_found` for one that the caller may not see.
+    pub async fn audit_record(&self, caller: &Caller, number: u64) -> Result<AuditRecord, Refusal> {
+        let found = self.store.read(move |conn| Box::pin(audit::get(conn, number))).await?;
+        found.filter(|record| caller.sees_record(record)).ok_or_else(|| Refusal::not_found("audit record"))
+    }
 }
 
 #[cfg(test)]

@@ -104,6 +104,9 @@ pub struct Settings {
     /// Within which window delegates come back after a cut [default: 1s].
     #[arg(long, env = "LEGATION_FIRST_RETRY", value_name = "DURATION", global = true)]
     pub first_retry: Option<String>,
+    /// How long audit records are kept, such as 400d; what is older is deleted up to a signed checkpoint [default: for ever].
+    #[arg(long, env = "LEGATION_AUDIT_KEEP", value_name = "DURATION", global = true)]
+    pub audit_keep: Option<String>,
     /// Log level: error, warn, info, debug or trace, also per part as in `info,legation_manager=debug` [default: info].
     #[arg(long, env = "LEGATION_LOG", value_name = "LEVEL", global = true)]
     pub log: Option<String>,
@@ -134,6 +137,8 @@ pub struct Config {
     pub trusted_proxies: Arc<[IpNet]>,
     /// The timing that Welcome tells delegates.
     pub timing: Timing,
+    /// How long audit records are kept, in milliseconds; for ever without it.
+    pub audit_keep: Option<Millis>,
     /// See [`Settings`].
     pub log: String,
     /// Log as JSON.
@@ -220,6 +225,7 @@ impl Settings {
             lease: self.lease.or(other.lease),
             heartbeat: self.heartbeat.or(other.heartbeat),
             first_retry: self.first_retry.or(other.first_retry),
+            audit_keep: self.audit_keep.or(other.audit_keep),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
             ready_file: self.ready_file.or(other.ready_file),
@@ -251,6 +257,7 @@ impl Config {
             transport,
             trusted_proxies: trusted_proxies(&settings)?,
             timing: timing(&settings)?,
+            audit_keep: audit_keep(&settings)?,
             log_json: log_json(&settings)?,
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
             link_listen: settings.link_listen,
@@ -302,6 +309,18 @@ fn timing(settings: &Settings) -> anyhow::Result<Timing> {
         bail!("heartbeat is out of range: choose 100ms up to a third of the lease");
     }
     Ok(Timing { lease, heartbeat, first_retry })
+}
+
+/// Shorter than this nobody could have looked: a day.
+const AUDIT_KEEP_MIN: Millis = 24 * 60 * 60 * 1000;
+
+fn audit_keep(settings: &Settings) -> anyhow::Result<Option<Millis>> {
+    let Some(text) = settings.audit_keep.as_deref() else { return Ok(None) };
+    let keep = duration("audit-keep", Some(text), 0)?;
+    if keep < AUDIT_KEEP_MIN {
+        bail!("audit-keep is too short: choose a day (1d) or more, or leave it out to keep everything");
+    }
+    Ok(Some(keep))
 }
 
 fn duration(name: &str, text: Option<&str>, default: Millis) -> anyhow::Result<Millis> {
@@ -366,6 +385,8 @@ mod tests {
         assert!(refused(settings).contains("15s to 24h"));
         let settings = Settings { heartbeat: Some("200s".into()), ..Default::default() };
         assert!(refused(settings).contains("a third of the lease"));
+        let settings = Settings { audit_keep: Some("5m".into()), ..Default::default() };
+        assert!(refused(settings).contains("audit-keep"));
         let settings = Settings { tls_key_file: Some("/k".into()), ..Default::default() };
         assert!(refused(settings).contains("belong together"));
         for (text, told) in [("10.0.0.0/33", "10.0.0.0/8"), ("proxy", "no network"), ("0.0.0.0/0", "everybody")] {

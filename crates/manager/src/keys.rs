@@ -15,7 +15,7 @@ use crate::{
 
 const DATA: &str = "data";
 const MANAGER: &str = "manager";
-const SIGNING: &str = "signing";
+pub(crate) const SIGNING: &str = "signing";
 
 /// All keys, opened.
 pub struct Keys {

@@ -8,8 +8,10 @@ pub mod admin;
 pub mod admission;
 pub mod arguments;
 pub mod audit;
+pub mod audit_stream;
 pub mod backlog;
 mod barred;
+pub mod checkpoints;
 pub mod clock;
 pub mod config;
 mod conversation;
@@ -48,6 +50,7 @@ pub mod serve;
 pub mod session;
 pub mod sessions;
 mod shared;
+mod signing_keys;
 pub mod source;
 pub mod start;
 pub mod sweep;
@@ -71,7 +74,7 @@ use legation_model::{
     ids::{BootId, TaskId},
 };
 use legation_store::Store;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -103,6 +106,8 @@ pub struct Manager {
     pub metrics: Metrics,
     /// Ids of tasks that changed, for live streams.
     pub changes: broadcast::Sender<TaskId>,
+    /// The number of the newest audit record that was seen, for live streams.
+    pub audit_head: watch::Sender<u64>,
     /// Set when the Manager begins to stop, whatever the reason.
     pub stopping: CancellationToken,
     /// Every connection and loop, awaited at the end.

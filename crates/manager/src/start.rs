@@ -13,7 +13,7 @@ use legation_model::{
 };
 use legation_store::{Store, StoreError, job, leases, scopes, tasks, tokens};
 use legation_wire::{GoodbyeReason, message::Goodbye};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -46,6 +46,8 @@ const CHANGES_MAX: usize = 1_024;
 const BACK_AFTER: u64 = 500;
 /// How long a stopping Manager waits for connections to end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long a stopping Manager waits for the store to take the last checkpoint.
+const LAST_CHECKPOINT_MAX: Duration = Duration::from_secs(2);
 
 /// A Manager that serves.
 pub struct Running {
@@ -116,6 +118,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         queue,
         metrics: Metrics::default(),
         changes: broadcast::Sender::new(CHANGES_MAX),
+        audit_head: watch::Sender::new(0),
         stopping: CancellationToken::new(),
         connections: TaskTracker::new(),
         handshakes: Arc::default(),
@@ -252,6 +255,12 @@ impl Running {
             () = manager.connections.wait() => {}
             () = at_once => tracing::warn!("stopping at once"),
             () = tokio::time::sleep(DRAIN_MAX) => tracing::warn!("stopping although connections are still open"),
+        }
+        // So that nothing that was done is without a signature. A store that is gone must not hold the end up.
+        match tokio::time::timeout(LAST_CHECKPOINT_MAX, manager.checkpoint()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the audit chain has no checkpoint of the end"),
+            Err(_) => tracing::warn!("the audit chain has no checkpoint of the end: the store did not answer in time"),
         }
     }
 }

@@ -55,6 +55,7 @@ impl Manager {
             self.expire_tokens().await;
             self.reject_overdue().await;
             self.sum_refusals_up().await;
+            self.tell_audit_readers().await;
             if round.is_multiple_of(SLOW_EVERY) {
                 self.sweep_slowly().await;
             }
@@ -78,6 +79,7 @@ impl Manager {
         self.note_seen().await;
         self.complete_receipts().await;
         self.forget_ephemeral().await;
+        self.checkpoint_when_due().await;
         self.sessions.forget_answers(self.clock.boot() - ANSWERS_KEPT);
     }
 
@@ -94,6 +96,9 @@ impl Manager {
         });
         if let Err(error) = self.store.write(forget).await {
             tracing::debug!(%error, "old records wait for the store");
+        }
+        if let Err(error) = self.prune_audit().await {
+            tracing::warn!(%error, "audit records that are old enough to be deleted wait for the store");
         }
     }
 

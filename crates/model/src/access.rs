@@ -21,11 +21,13 @@ pub enum Permission {
     TaskRun,
     /// Read the Manager's metrics.
     MetricsView,
+    /// Read the audit chain.
+    AuditView,
 }
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AccountView,
         Self::AccountEdit,
         Self::DelegateView,
@@ -34,6 +36,7 @@ impl Permission {
         Self::TaskView,
         Self::TaskRun,
         Self::MetricsView,
+        Self::AuditView,
     ];
 
     /// The name in documents and refusals.
@@ -47,6 +50,7 @@ impl Permission {
             Self::TaskView => "core_task_view",
             Self::TaskRun => "core_task_run",
             Self::MetricsView => "core_metrics_view",
+            Self::AuditView => "core_audit_view",
         }
     }
 }
@@ -59,7 +63,7 @@ crate::word::words!(Permission);
 pub enum Role {
     /// Everything.
     Admin,
-    /// Everything but creating accounts and deleting.
+    /// Everything but creating accounts, deleting, and reading the audit chain.
     Operator,
     /// Only looking.
     Viewer,
@@ -74,7 +78,7 @@ impl Role {
         use Permission as P;
         match self {
             Self::Admin => true,
-            Self::Operator => !matches!(permission, P::AccountEdit | P::DelegateDelete),
+            Self::Operator => !matches!(permission, P::AccountEdit | P::DelegateDelete | P::AuditView),
             Self::Viewer => {
                 matches!(permission, P::AccountView | P::DelegateView | P::TaskView | P::MetricsView)
             }
@@ -100,7 +104,7 @@ mod tests {
     #[test]
     fn a_viewer_changes_nothing_and_only_an_admin_deletes() {
         for permission in Permission::ALL {
-            let looks = permission.as_str().ends_with("_view");
+            let looks = permission.as_str().ends_with("_view") && permission != Permission::AuditView;
             assert_eq!(Role::Viewer.holds(permission), looks, "{permission}");
             assert!(Role::Admin.holds(permission));
         }

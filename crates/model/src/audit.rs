@@ -63,3 +63,20 @@ impl Outcome {
 }
 
 crate::word::words!(Outcome);
+
+/// A signed place in the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The number of the record.
+    pub number: u64,
+    /// Its hash.
+    pub hash: Vec<u8>,
+    /// When it was signed.
+    pub at: Millis,
+    /// The number of the one before it; 0 for the first.
+    pub previous: u64,
+    /// Ed25519 signature (RFC 8032).
+    pub signature: Vec<u8>,
+    /// Public key of the signature.
+    pub key: [u8; 32],
+}

@@ -18,6 +18,8 @@ pub struct StoredKey {
     pub sealed: Vec<u8>,
     /// When it was made.
     pub created_at: Millis,
+    /// Since when nothing new is made with it.
+    pub retired_at: Option<Millis>,
 }
 
 const PUT: &str = "INSERT INTO keys (kind, id, public, sealed, created_at) VALUES ($1, $2, $3, $4, $5)";
@@ -54,5 +56,6 @@ fn key(row: &AnyRow) -> Result<StoredKey, StoreError> {
         public: row.bytes("public")?,
         sealed: row.bytes("sealed")?,
         created_at: row.time("created_at")?,
+        retired_at: row.maybe_number("retired_at")?,
     })
 }

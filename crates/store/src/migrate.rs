@@ -14,6 +14,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("scopes", include_str!("../migrations/0003_scopes.sql")),
     ("token_changes", include_str!("../migrations/0004_token_changes.sql")),
     ("enrolment", include_str!("../migrations/0005_enrolment.sql")),
+    ("audit_checkpoints", include_str!("../migrations/0006_audit_checkpoints.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -67,6 +68,7 @@ mod tests {
         "91104979216702de2b95299844a2d71d3134a604ff9e22d9542458188740cb72",
         "d190b7d569941fd225d0345090e094d4a30ae3423734f1e214ae5b9b5786ff5c",
         "dc507db56ca024fa3a75e26d7584e17b0b8409bd1f9e42db437b8789ce92347a",
+        "1c58c02d5f797a43bfea2ce05ebbb5572dbb90b8636c8bf6d121916e6e42ff34",
     ];
 
     #[test]

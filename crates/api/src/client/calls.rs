@@ -2,16 +2,18 @@
 
 use legation_model::{
     Scope as Place,
-    ids::{DelegateId, ReceiptId, TaskId, TokenId},
+    ids::{DelegateId, ManagerKeyId, ReceiptId, TaskId, TokenId},
     scope::Dotted,
 };
 use reqwest::Method;
 use serde::Serialize;
 
-use super::{CALL_TIMEOUT, Client, ClientError, OutputStream};
+use super::{AuditExport, AuditTail, CALL_TIMEOUT, Client, ClientError, OutputStream};
 use crate::{
     List,
     accounts::{Account, AccountsQuery, CreateAccount},
+    audit::{AuditQuery, AuditRecord},
+    audit_export::ExportQuery,
     delegates::{AllowDelegate, Delegate, DelegatesQuery, StopDelegate, StoppedDelegate},
     health::Health,
     output::OutputQuery,
@@ -20,6 +22,7 @@ use crate::{
     revoke::{RevokeMany, RevokePreview, RevokeToken, RevokedMany},
     routes::{self, fill},
     scopes::{CreateScope, DeletedScope, Scope, ScopesQuery, UpdateScope},
+    signing_keys::SigningKey,
     tasks::{CancelledTask, SubmitTask, Task, TasksQuery},
     token_update::UpdateToken,
     tokens::{CreateToken, DeletedToken, IssuePreview, IssuedToken, Token, TokensQuery},
@@ -254,5 +257,37 @@ impl Client {
     /// One receipt.
     pub async fn receipt(&self, id: ReceiptId) -> Result<Receipt, ClientError> {
         self.get(&fill(routes::RECEIPT, &id), &Nothing {}).await
+    }
+
+    /// A page of audit records.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<List<AuditRecord>, ClientError> {
+        self.get(routes::AUDIT, query).await
+    }
+
+    /// One audit record.
+    pub async fn audit_record(&self, number: u64) -> Result<AuditRecord, ClientError> {
+        self.get(&fill(routes::AUDIT_RECORD, &number), &Nothing {}).await
+    }
+
+    /// Everything in the audit chain behind a number, 0 for all of it.
+    pub async fn export_audit(&self, after: u64) -> Result<AuditExport, ClientError> {
+        let request = self.request(Method::GET, routes::AUDIT_EXPORT).query(&ExportQuery { after });
+        Ok(AuditExport::new(self.clone(), self.send(request).await?))
+    }
+
+    /// Audit records as they are written: behind a number, or only new ones. Nothing is sent before the first
+    /// [`AuditTail::next`].
+    pub fn tail_audit(&self, after: Option<u64>) -> AuditTail {
+        AuditTail::new(self.clone(), after)
+    }
+
+    /// The public keys that receipts and audit checkpoints are signed with.
+    pub async fn signing_keys(&self) -> Result<List<SigningKey>, ClientError> {
+        self.get(routes::SIGNING_KEYS, &Nothing {}).await
+    }
+
+    /// One of them.
+    pub async fn signing_key(&self, id: ManagerKeyId) -> Result<SigningKey, ClientError> {
+        self.get(&fill(routes::SIGNING_KEY, &id), &Nothing {}).await
     }
 }

@@ -1,7 +1,9 @@
 //! The typed client: one method per route.
 
+mod audit;
 mod calls;
 mod error;
+mod events;
 mod output;
 mod sse;
 
@@ -15,6 +17,7 @@ use reqwest::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
+    audit::{AuditExport, AuditTail, TailItem},
     error::ClientError,
     output::{Chunk, OutputItem, OutputStream},
 };

@@ -1,26 +1,13 @@
 //! A task's output as a stream that survives cut connections.
 
-use std::{collections::VecDeque, time::Duration};
-
 use legation_model::ids::{AttemptId, TaskId};
-use reqwest::{Method, Response, header::ACCEPT};
 
-use super::{
-    Client, ClientError, STREAM_SILENCE,
-    sse::{Event, Parser},
-};
+use super::{Client, ClientError, events::Events, sse::Event};
 use crate::{
-    output::{EVENT_END, EVENT_OUTPUT, LAST_EVENT_ID, OutputEvent, OutputQuery, Position, Stream},
+    output::{EVENT_END, EVENT_OUTPUT, OutputEvent, OutputQuery, Position, Stream},
     routes,
     tasks::Task,
 };
-
-/// Tries in a row without a byte of progress before the stream gives up: about half a minute, so that a
-/// Manager's restart goes unnoticed and a Manager that is gone does not.
-const TRIES_MAX: u32 = 10;
-/// The first pause before trying again; it doubles up to [`PAUSE_MAX`].
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a stream of output gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,20 +34,16 @@ pub struct Chunk {
 /// A task's output, in order, without gaps or repetitions, across reconnects.
 #[derive(Debug)]
 pub struct OutputStream {
-    client: Client,
-    task: TaskId,
-    query: OutputQuery,
+    events: Events,
     position: Option<Position>,
-    link: Option<(Response, Parser)>,
-    ready: VecDeque<Event>,
-    failures: u32,
     ended: bool,
 }
 
 impl OutputStream {
-    pub(super) const fn new(client: Client, task: TaskId, query: OutputQuery) -> Self {
-        let ready = VecDeque::new();
-        Self { client, task, query, position: None, link: None, ready, failures: 0, ended: false }
+    pub(super) fn new(client: Client, task: TaskId, query: OutputQuery) -> Self {
+        let path = routes::fill(routes::TASK_OUTPUT, &task);
+        let events = Events::new(client, path, vec![("follow", query.follow.to_string())]);
+        Self { events, position: None, ended: false }
     }
 
     /// The next item; `None` after the end. Safe to drop and call again.
@@ -69,62 +52,16 @@ impl OutputStream {
     /// [`ClientError::Problem`] as the Manager says; anything else once trying again has not helped.
     pub async fn next(&mut self) -> Result<Option<OutputItem>, ClientError> {
         while !self.ended {
-            while let Some(event) = self.ready.pop_front() {
-                if let Some(item) = self.take(&event)? {
-                    return Ok(Some(item));
-                }
-            }
-            if let Err(error) = self.read_more().await {
-                self.link = None;
-                self.pause(error).await?;
+            let event = self.events.next().await?;
+            if let Some(item) = self.take(&event)? {
+                return Ok(Some(item));
             }
         }
         Ok(None)
     }
 
-    async fn read_more(&mut self) -> Result<(), ClientError> {
-        let place = self.client.url().to_owned();
-        if self.link.is_none() {
-            self.link = Some((self.connect().await?, Parser::default()));
-        }
-        let Some((response, parser)) = &mut self.link else { return Ok(()) };
-        let cut_off = || ClientError::Unreachable {
-            what: format!("the stream from {place} broke off"),
-            fix: "check that the Manager runs and that no proxy in between holds back streams".to_owned(),
-        };
-        let read = tokio::time::timeout(STREAM_SILENCE, response.chunk()).await.map_err(|_| cut_off())?;
-        let Some(bytes) = read.map_err(|error| ClientError::transport(&error, &place))? else { return Err(cut_off()) };
-        let mut events = Vec::new();
-        let pushed = parser.push(&bytes, &mut events);
-        self.ready.extend(events);
-        pushed.map_err(|_| ClientError::unexpected(format!("{place} sent an event without end")))
-    }
-
-    async fn connect(&self) -> Result<Response, ClientError> {
-        let path = routes::fill(routes::TASK_OUTPUT, &self.task);
-        let mut request =
-            self.client.request(Method::GET, &path).query(&self.query).header(ACCEPT, "text/event-stream");
-        if let Some(position) = self.position {
-            request = request.header(LAST_EVENT_ID, position.to_string());
-        }
-        self.client.send(request).await
-    }
-
-    /// Waits before another try, or gives up with the error.
-    async fn pause(&mut self, error: ClientError) -> Result<(), ClientError> {
-        self.failures += 1;
-        let hopeless =
-            matches!(error, ClientError::Problem(_) | ClientError::Tls { .. } | ClientError::Settings { .. });
-        if (hopeless && !error.is_passing()) || self.failures >= TRIES_MAX {
-            return Err(error);
-        }
-        tokio::time::sleep(PAUSE_FIRST.saturating_mul(1 << (self.failures - 1)).min(PAUSE_MAX)).await;
-        Ok(())
-    }
-
     fn take(&mut self, event: &Event) -> Result<Option<OutputItem>, ClientError> {
         let strange = |what: &str| ClientError::unexpected(format!("the output stream has {what}"));
-        self.failures = 0;
         match event.name.as_str() {
             EVENT_OUTPUT => {
                 let output: OutputEvent =
@@ -133,6 +70,7 @@ impl OutputStream {
                 let chunk = self.fresh(&output).map(OutputItem::Chunk);
                 if chunk.is_some() {
                     self.position = Some(end);
+                    self.events.resume_behind(end.to_string());
                 }
                 Ok(chunk)
             }

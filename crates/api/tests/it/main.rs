@@ -1,5 +1,6 @@
 //! The client against servers that behave, and against servers that do not.
 
+mod audit;
 mod calls;
 mod failures;
 mod output;

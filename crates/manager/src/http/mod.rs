@@ -1,6 +1,7 @@
 //! The route table: every route, its permission, and the function that runs.
 
 mod accounts;
+mod audit;
 mod delegates;
 mod guard;
 mod health;
@@ -12,6 +13,7 @@ mod request;
 mod respond;
 mod revoke;
 mod scopes;
+mod signing_keys;
 mod tasks;
 mod tokens;
 mod whoami;
@@ -82,6 +84,12 @@ pub fn table() -> Vec<Route> {
         get(routes::TASK_OUTPUT, Needs(P::TaskView), output::stream),
         get(routes::RECEIPTS, Needs(P::DelegateView), receipts::list),
         get(routes::RECEIPT, Needs(P::DelegateView), receipts::show),
+        get(routes::AUDIT, Needs(P::AuditView), audit::list),
+        get(routes::AUDIT_RECORD, Needs(P::AuditView), audit::show),
+        get(routes::AUDIT_EXPORT, Needs(P::AuditView), audit::export),
+        get(routes::AUDIT_TAIL, Needs(P::AuditView), audit::tail),
+        get(routes::SIGNING_KEYS, Public, signing_keys::list),
+        get(routes::SIGNING_KEY, Public, signing_keys::show),
         link_route(),
     ]
 }

@@ -5,7 +5,9 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{accounts, delegates, health, link, output, receipts, revoke, scopes, tasks, tokens, whoami};
+use super::{
+    accounts, audit, delegates, health, link, output, receipts, revoke, scopes, signing_keys, tasks, tokens, whoami,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,10 +20,12 @@ use super::{accounts, delegates, health, link, output, receipts, revoke, scopes,
         revoke::many, revoke::revoke, revoke::cancel,
         delegates::list, delegates::show, delegates::stop, delegates::allow,
         tasks::submit, tasks::list, tasks::show, tasks::cancel, output::stream,
-        receipts::list, receipts::show, link::upgrade,
+        receipts::list, receipts::show,
+        audit::list, audit::show, audit::export, audit::tail, signing_keys::list, signing_keys::show, link::upgrade,
     ),
     components(schemas(
         legation_api::revoke::RevokePreview, legation_api::tokens::IssuePreview, legation_api::tasks::Task,
+        legation_api::audit_export::Behind,
     )),
     modifiers(&ApiKeys),
     security(("api_key" = [])),

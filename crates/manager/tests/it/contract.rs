@@ -42,5 +42,10 @@ fn delegates_dial_the_route_that_is_served() {
 fn only_these_routes_are_public() {
     let public: BTreeSet<&str> =
         http::table().iter().filter(|route| route.access == http::Access::Public).map(|route| route.path).collect();
-    assert_eq!(public, [routes::HEALTHZ, routes::READYZ, routes::OPENAPI, routes::LINK].into_iter().collect());
+    assert_eq!(
+        public,
+        [routes::HEALTHZ, routes::READYZ, routes::OPENAPI, routes::LINK, routes::SIGNING_KEYS, routes::SIGNING_KEY,]
+            .into_iter()
+            .collect()
+    );
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use legation_model::{
     Millis,
     access::Role,
-    audit::{AuditRecord, Outcome},
+    audit::{self as audit_model, AuditRecord, Outcome},
     delegate::{CloneReport, DelegateStatus, Standing},
     ids::{DelegateId, TokenId},
     receipt::{Cause, Receipt, ReceiptLine},
@@ -15,7 +15,8 @@ use legation_model::{
 use legation_store::{
     Page, Store, StoreError,
     api_keys::{self, ApiKey},
-    audit, clones,
+    audit::{self, AuditFilter},
+    clones,
     delegates::{self, DelegateFilter},
     idempotency::{self, Answered},
     job, keys, receipts,
@@ -362,7 +363,7 @@ pub(crate) async fn audit(place: &Place) {
         number,
         format: 2,
         at: NOW,
-        actor: "someone".to_owned(),
+        actor: "someone (key_1)".to_owned(),
         address: "::1".to_owned(),
         action: "token.revoke".to_owned(),
         object: "it".to_owned(),
@@ -383,14 +384,68 @@ pub(crate) async fn audit(place: &Place) {
     assert_eq!(write!(store, |tx| audit::append(tx, std::slice::from_ref(&fork)).await), Err(StoreError::Taken));
     assert_eq!(read!(store, |conn| audit::last(conn).await), Ok(Some((3, vec![3; 32]))));
     let page = Page::first(2);
-    let list = read!(store, |conn| audit::list(conn, None, &page).await).unwrap();
+    let all = AuditFilter::default();
+    let list = read!(store, |conn| audit::list(conn, &AuditFilter::default(), &page).await).unwrap();
     assert_eq!(list.items, [record(3), record(2)]);
     let page = Page { limit: 2, after: list.next };
-    let list = read!(store, |conn| audit::list(conn, None, &page).await).unwrap();
+    let list = read!(store, |conn| audit::list(conn, &AuditFilter::default(), &page).await).unwrap();
     assert_eq!((list.items, list.next), (vec![record(1)], None));
-    let (within, page) = (scope("acme"), Page::first(9));
-    let list = read!(store, |conn| audit::list(conn, Some(&within), &page).await).unwrap();
-    assert_eq!(list.items, [record(3), record(1)], "what belongs to no scope is in none");
+    let some = |text: &str| text.to_owned();
+    for (filter, numbers) in [
+        // What belongs to no scope is in none.
+        (AuditFilter { within: Some(scope("acme")), ..all.clone() }, vec![3, 1]),
+        (AuditFilter { actor: some("someone"), ..all.clone() }, vec![3, 2, 1]),
+        (AuditFilter { actor: some("key_1"), ..all.clone() }, vec![3, 2, 1]),
+        (AuditFilter { actor: some("someone (key_1)"), ..all.clone() }, vec![3, 2, 1]),
+        (AuditFilter { actor: some("some"), ..all.clone() }, vec![]),
+        (AuditFilter { actor: some("omeone (key_1"), ..all.clone() }, vec![]),
+        (AuditFilter { actor: some("a much longer one than any record has, with %"), ..all.clone() }, vec![]),
+        (AuditFilter { action: some("token"), ..all.clone() }, vec![3, 2, 1]),
+        (AuditFilter { action: some("token.revoke"), ..all.clone() }, vec![3, 2, 1]),
+        (AuditFilter { action: some("tok"), ..all.clone() }, vec![]),
+        (AuditFilter { object: some("it"), outcome: Some(Outcome::Refused), ..all.clone() }, vec![3]),
+        (AuditFilter { from: NOW + 1, ..all.clone() }, vec![]),
+        (AuditFilter { from: NOW, until: NOW + 1, ..all.clone() }, vec![3, 2, 1]),
+        (AuditFilter { until: NOW, ..all.clone() }, vec![]),
+    ] {
+        let (page, told) = (Page::first(9), format!("{filter:?}"));
+        let found = read!(store, |conn| audit::list(conn, &filter, &page).await).unwrap();
+        assert_eq!(found.items.iter().map(|record| record.number).collect::<Vec<_>>(), numbers, "{told}");
+    }
+    assert_eq!(read!(store, |conn| audit::get(conn, 2).await), Ok(Some(record(2))));
+    assert_eq!(read!(store, |conn| audit::get(conn, u64::MAX).await), Ok(None));
+    assert_eq!(read!(store, |conn| audit::range(conn, 1, 3).await), Ok(vec![record(2), record(3)]));
+    store.close().await;
+}
+
+pub(crate) async fn audit_checkpoints(place: &Place) {
+    use audit::Place::{Base, Checkpoint};
+    let store = place.open().await;
+    let signed = |number: u64, at, previous| audit_model::Checkpoint {
+        number,
+        hash: vec![number as u8; 32],
+        at,
+        previous,
+        signature: vec![1; 64],
+        key: [2; 32],
+    };
+    for checkpoint in [signed(2, NOW, 0), signed(3, NOW + 1, 2)] {
+        write!(store, |tx| audit::sign(tx, Checkpoint, &checkpoint).await).unwrap();
+    }
+    let again = signed(3, NOW + 2, 2);
+    assert_eq!(write!(store, |tx| audit::sign(tx, Checkpoint, &again).await), Err(StoreError::Taken));
+    assert_eq!(read!(store, |conn| audit::last_place(conn, Checkpoint).await), Ok(Some(signed(3, NOW + 1, 2))));
+    assert_eq!(read!(store, |conn| audit::last_place(conn, Base).await), Ok(None));
+    assert_eq!(read!(store, |conn| audit::checkpoints(conn, 2, 9).await), Ok(vec![signed(3, NOW + 1, 2)]));
+    assert_eq!(read!(store, |conn| audit::due(conn, 0, NOW - 1).await), Ok(None));
+    assert_eq!(read!(store, |conn| audit::due(conn, 0, NOW + 9).await), Ok(Some(signed(2, NOW, 0))));
+    assert_eq!(read!(store, |conn| audit::due(conn, 2, NOW).await), Ok(None));
+    for base in [signed(1, NOW, 0), signed(2, NOW, 1)] {
+        write!(store, |tx| audit::sign(tx, Base, &base).await).unwrap();
+    }
+    write!(store, |tx| audit::forget(tx, 2).await).unwrap();
+    assert_eq!(read!(store, |conn| audit::last_place(conn, Base).await), Ok(Some(signed(2, NOW, 1))));
+    assert_eq!(read!(store, |conn| audit::checkpoints(conn, 0, 9).await), Ok(vec![signed(3, NOW + 1, 2)]));
 }
 
 pub(crate) async fn keys(place: &Place) {

@@ -15,7 +15,11 @@ use legation_model::{
     audit::{AuditRecord, Outcome},
     secret::SecretText,
 };
-use legation_store::{Page, audit, job};
+use legation_store::{
+    Page,
+    audit::{self, AuditFilter},
+    job,
+};
 use legation_testkit::{Engine, Inside, canary::Canary, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -30,11 +34,11 @@ super::on_both!(
 );
 
 /// The whole chain, oldest first.
-async fn records(inside: &Inside) -> Vec<AuditRecord> {
+pub(super) async fn records(inside: &Inside) -> Vec<AuditRecord> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let page = Page { limit: 1000, after };
-        let list = job(move |conn| Box::pin(async move { audit::list(conn, None, &page).await }));
+        let list = job(move |conn| Box::pin(async move { audit::list(conn, &AuditFilter::default(), &page).await }));
         let part = inside.manager.store.read(list).await.expect("read");
         all.extend(part.items);
         after = part.next;

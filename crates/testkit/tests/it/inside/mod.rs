@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod audit_reading;
 mod connections;
 mod delegates;
 mod enrolment;
