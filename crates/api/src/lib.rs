@@ -18,6 +18,7 @@ pub mod output;
 pub mod page;
 pub mod problem;
 pub mod proof;
+pub mod receipt_verify;
 pub mod receipts;
 pub mod revoke;
 pub mod routes;

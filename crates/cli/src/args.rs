@@ -71,7 +71,7 @@ pub enum Command {
     /// The whole scope tree: accounts, organizations, projects
     #[command(subcommand)]
     Scope(Scopes),
-    /// Receipts of revocations: list, show
+    /// Receipts of revocations: list, show, verify
     #[command(subcommand)]
     Receipt(Receipts),
     /// The audit chain: list, show, tail, export, verify

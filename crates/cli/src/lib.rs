@@ -39,6 +39,7 @@ use crate::{
     args::{Cli, Command},
     audit::Audit,
     config::Settings,
+    receipts::Receipts,
     ui::Ui,
 };
 
@@ -81,8 +82,9 @@ async fn dispatch(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
         Command::Account(command) => command.run(&context()?, Some(ScopeKind::Account)).await,
         Command::Organization(command) => command.run(&context()?, Some(ScopeKind::Organization)).await,
         Command::Project(command) => command.run(&context()?, Some(ScopeKind::Project)).await,
+        // Offline on purpose: whoever checks a file need not be able to reach the Manager, nor to trust it.
+        Command::Receipt(Receipts::Verify(verify)) => verify.run(ui),
         Command::Receipt(command) => command.run(&context()?).await,
-        // Offline on purpose: whoever checks an export need not be able to reach the Manager, nor to trust it.
         Command::Audit(Audit::Verify(verify)) => verify.run(ui),
         Command::Audit(command) => command.run(&context()?).await,
         Command::SigningKey(command) => command.run(&context()?).await,

@@ -1,13 +1,19 @@
 //! `legation receipt`.
 
-use clap::Subcommand;
-use legation_api::receipts::{Receipt, ReceiptLine, ReceiptsQuery};
+use std::{fs, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use legation_api::{
+    receipt_verify::verify,
+    receipts::{Receipt, ReceiptLine, ReceiptsQuery},
+};
 use legation_model::{Scope, ids::ReceiptId};
 
 use crate::{
     Context, Failure,
     args::Paging,
     exit_codes,
+    keys::Keys,
     ui::{self, Format, Row, Show, Ui},
     values::{show_time, show_when},
 };
@@ -29,6 +35,41 @@ pub enum Receipts {
         /// Id
         receipt: ReceiptId,
     },
+    /// Check a receipt without the Manager: every statement signed, and nothing in it that no statement says
+    Verify(Verify),
+}
+
+/// How to check a receipt.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// File of `legation receipt show RECEIPT -o json`
+    file: PathBuf,
+    /// Which keys may have signed.
+    #[command(flatten)]
+    keys: Keys,
+}
+
+impl Verify {
+    /// Checks the file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the first thing that is wrong with it.
+    pub fn run(self, ui: &Ui) -> Result<u8, Failure> {
+        let keys = self.keys.read()?;
+        let path = self.file.display();
+        let text = fs::read(&self.file).map_err(|error| {
+            let fix = "name a file of `legation receipt show RECEIPT -o json`";
+            Failure::settings(format!("{path} cannot be read: {error}"), fix)
+        })?;
+        let receipt = verify(&text, &keys).map_err(|fault| {
+            let fix = "keep this file as evidence; fetch the receipt again, and compare with copies of it";
+            Failure::new(exit_codes::NOT_GENUINE, format!("{path}: {fault}"), fix)
+        })?;
+        ui.show_receipt(&receipt)?;
+        let signed = receipt.statements.len();
+        ui.note(&format!("genuine: all that it says is in its {signed} signed statements; a later copy may have more"));
+        Ok(exit_codes::OK)
+    }
 }
 
 impl Receipts {
@@ -48,6 +89,7 @@ impl Receipts {
                 ui.next(&["legation receipt show RECEIPT".to_owned()]);
             }
             Self::Show { receipt } => ui.show_receipt(&client.receipt(receipt).await?)?,
+            Self::Verify(verify) => return verify.run(ui),
         }
         Ok(exit_codes::OK)
     }

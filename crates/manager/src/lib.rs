@@ -38,6 +38,7 @@ mod preview;
 mod proofs;
 pub mod queue;
 pub mod receipts;
+mod recent;
 mod recording;
 mod refusals;
 pub mod reports;

@@ -13,8 +13,13 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// Buckets of the time from a revoke to the last cut, in seconds.
-const CUT_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+use crate::recent::Timed;
+
+/// Buckets of the time from a revoke to the last cut: from a millisecond in steps of a half to a minute.
+const CUT_BUCKETS: (f64, f64, u16) = (0.001, 1.5, 28);
+/// Buckets of the time from a revoke to a delegate's report that it has stopped: from 5 ms in doubled steps to a day,
+/// since one that could not be reached reports when it comes back.
+const STOP_BUCKETS: (f64, f64, u16) = (0.005, 2.0, 25);
 /// Buckets of the time from an assignment's commit to the delegate's first answer: from 20 µs in steps of a quarter to
 /// two minutes, so that a quantile between two of them is off by a tenth at most.
 const DISPATCH_BUCKETS: (f64, f64, u16) = (20e-6, 1.25, 71);
@@ -46,7 +51,8 @@ pub struct Metrics {
     /// Waiting tasks.
     pub queued: Gauge,
     dispatch: Histogram,
-    revoke_to_cut: Histogram,
+    revoke_to_cut: Timed,
+    revoke_to_stop: Timed,
     registry: Registry,
 }
 
@@ -80,12 +86,10 @@ impl Default for Metrics {
         let dispatch = Histogram::new(exponential_buckets(first, step, count));
         let help = "From the commit of an assignment to the first answer of its delegate";
         registry.register("dispatch_seconds", help, dispatch.clone());
-        let revoke_to_cut = Histogram::new(CUT_BUCKETS);
-        registry.register(
-            "revoke_to_cut_seconds",
-            "From a revoke call to its last session closed",
-            revoke_to_cut.clone(),
-        );
+        let mut timed = |name: &str, help: &str, buckets| Timed::new(&mut registry, name, help, buckets);
+        let revoke_to_cut = timed("revoke_to_cut", "From a revoke call to its last session closed", CUT_BUCKETS);
+        let help = "From a revocation to the report of a delegate that it has stopped";
+        let revoke_to_stop = timed("revoke_to_stop", help, STOP_BUCKETS);
         Self {
             admitted,
             refused,
@@ -101,6 +105,7 @@ impl Default for Metrics {
             queued,
             dispatch,
             revoke_to_cut,
+            revoke_to_stop,
             registry,
         }
     }
@@ -115,11 +120,18 @@ impl Metrics {
     /// Records how long a revoke took until its last session was closed.
     pub fn revoke_to_cut(&self, took: Millis) {
         self.revocations.inc();
-        self.revoke_to_cut.observe(took as f64 / 1000.0);
+        self.revoke_to_cut.observe(took);
+    }
+
+    /// Records how long after its revocation a delegate reported that it had stopped.
+    pub fn revoke_to_stop(&self, took: Millis) {
+        self.revoke_to_stop.observe(took);
     }
 
     /// Everything, in the text format that Prometheus reads.
     pub fn render(&self) -> String {
+        self.revoke_to_cut.refresh();
+        self.revoke_to_stop.refresh();
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to memory does not fail");
         text

@@ -214,14 +214,18 @@ impl Manager {
         let (keys, now) = (self.keys.clone(), self.clock.wall());
         let work = job(move |tx| {
             Box::pin(async move {
-                if !receipts::stopped(tx, receipt, delegate, now, tasks_killed).await? {
-                    return if receipts::is_complete(tx, receipt).await? { Ok(()) } else { Err(unwritten()) };
-                }
+                let Some(revoked_at) = receipts::stopped(tx, receipt, delegate, now, tasks_killed).await? else {
+                    return if receipts::is_complete(tx, receipt).await? { Ok(None) } else { Err(unwritten()) };
+                };
                 let body =
                     json!({"statement": "stopped", "delegate": delegate, "at": now, "tasks_killed": tasks_killed});
-                append(tx, &keys, receipt, body).await
+                append(tx, &keys, receipt, body).await?;
+                Ok(Some(revoked_at))
             })
         });
-        self.store.write(work).await
+        if let Some(revoked_at) = self.store.write(work).await? {
+            self.metrics.revoke_to_stop((now - revoked_at).max(0));
+        }
+        Ok(())
     }
 }

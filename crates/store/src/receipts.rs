@@ -25,7 +25,8 @@ const ADD_STATEMENT: &str =
 const COMPLETE: &str = "UPDATE receipts SET completed_at = $2 WHERE id = $1 AND completed_at IS NULL";
 const COMPLETED: &str = "SELECT completed_at FROM receipts WHERE id = $1";
 const STOPPED: &str = "UPDATE receipt_lines SET stopped_at = $3, tasks_killed = $4 \
-     WHERE receipt = $1 AND delegate = $2 AND stopped_at IS NULL";
+     WHERE receipt = $1 AND delegate = $2 AND stopped_at IS NULL \
+     RETURNING (SELECT revoked_at FROM receipts WHERE id = $1) AS revoked_at";
 const GET: &str = "SELECT * FROM receipts WHERE id = $1";
 const LINES: &str = "SELECT * FROM receipt_lines WHERE receipt = $1 ORDER BY name, delegate";
 const STATEMENTS: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number";
@@ -120,7 +121,8 @@ pub async fn last_statement(conn: &mut Conn, id: ReceiptId) -> Result<Statement,
     statement(&row.ok_or(StoreError::NotFound)?)
 }
 
-/// Notes what a delegate said of itself; whether it is news: not when it has no line or said so before.
+/// Notes what a delegate said of itself; when its token was revoked if that is news, which it is not when it has no line
+/// or said so before.
 ///
 /// # Errors
 /// Those of the database.
@@ -130,9 +132,9 @@ pub async fn stopped(
     delegate: DelegateId,
     at: Millis,
     killed: u32,
-) -> Result<bool, StoreError> {
+) -> Result<Option<Millis>, StoreError> {
     let query = sqlx::query(STOPPED).bind(id.to_string()).bind(delegate.to_string()).bind(at).bind(i64::from(killed));
-    Ok(conn.run(query).await? == 1)
+    conn.maybe(query).await?.map(|row| row.time("revoked_at")).transpose()
 }
 
 /// The one with this id, with its lines and statements.

@@ -322,7 +322,7 @@ pub(crate) async fn receipts(place: &Place) {
     let is_complete = async || read!(store, |conn| receipts::is_complete(conn, id(1)).await).unwrap();
     assert!(!is_complete().await);
     let stopped = async |delegate: DelegateId, at| {
-        write!(store, |tx| receipts::stopped(tx, id(1), delegate, at, 3).await).unwrap()
+        write!(store, |tx| receipts::stopped(tx, id(1), delegate, at, 3).await).unwrap().is_some()
     };
     assert!(!stopped(id(1), NOW + 3).await, "it has no line yet");
 

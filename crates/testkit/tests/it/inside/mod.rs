@@ -9,6 +9,7 @@ mod enrolment;
 mod input;
 mod limits;
 mod listeners;
+mod proof;
 mod raw;
 mod revoke;
 mod schedule;
