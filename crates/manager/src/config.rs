@@ -43,12 +43,32 @@ const EXIT_CODES: &str = "Exit codes: 0 stopped as told, 1 failed (the reason is
 pub enum Command {
     /// Run the Manager (the default).
     Serve,
+    /// The key that delegates know the Manager by: tokens that are issued from then on pin the new one.
+    ManagerKey {
+        /// Which of them.
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+    /// The key-encryption key, without which the database opens nothing.
+    Kek {
+        /// Which of them.
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
     /// Work on the host itself, for when nobody can log in any more.
     Admin {
         /// Which of them.
         #[command(subcommand)]
         command: AdminCommand,
     },
+}
+
+/// What to do with a key.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a new one and put it in the place of the present one, while the Manager stands still. Killed half-way, run it
+    /// again.
+    Rotate,
 }
 
 /// Break-glass commands.

@@ -10,20 +10,21 @@ use legation_wire::key::KeyPair;
 
 use crate::{
     config::Config,
-    seal::{Sealer, load_kek},
+    rotate,
+    seal::{KEK_NEXT_FILE, Sealer, load_kek, make_kek, read_kek},
 };
 
-const DATA: &str = "data";
-const MANAGER: &str = "manager";
+pub(crate) const DATA: &str = "data";
+pub(crate) const MANAGER: &str = "manager";
 pub(crate) const SIGNING: &str = "signing";
 
 /// All keys, opened.
 pub struct Keys {
     /// Seals every value in the store.
     pub sealer: Sealer,
-    /// Key pairs that tokens pin; new tokens pin the first.
+    /// Key pairs that tokens pin, oldest first; new tokens pin the last.
     pub manager: Arc<[KeyPair]>,
-    /// The id of the first of them in the store.
+    /// The id of the last of them in the store.
     pub manager_id: ManagerKeyId,
     /// Signs receipts.
     pub signing: Ed25519KeyPair,
@@ -41,22 +42,24 @@ impl Keys {
         entropy: &dyn Entropy,
     ) -> anyhow::Result<Self> {
         let rows = store.read(|conn| Box::pin(keys::all(conn))).await?;
-        let kek = Sealer::new(&load_kek(&config.config_dir, rows.is_empty(), entropy)?);
         if rows.is_empty() {
+            let kek = Sealer::new(&make_kek(&config.config_dir, entropy)?);
             make(store, &kek, clock, entropy).await.context("cannot store the Manager's new keys")?;
         }
+        let (_, data) = open_data(config, store).await?;
         let rows = store.read(|conn| Box::pin(keys::all(conn))).await?;
         let one = |kind: &str| {
             let row = rows.iter().find(|row| row.kind == kind);
             row.with_context(|| format!("the database has no {kind} key: restore it from a backup"))
         };
-        let data = one(DATA)?;
-        let sealer = Sealer::new(&kek.open_key(&place(DATA, &data.id), &data.sealed)?);
-        let mut manager = Vec::new();
-        for row in rows.iter().filter(|row| row.kind == MANAGER) {
+        let sealer = Sealer::new(&data);
+        let (mut manager, mut newest) = (Vec::new(), None);
+        for row in rows.iter().filter(|row| row.kind == MANAGER && row.retired_at.is_none()) {
             manager.push(KeyPair::from_private(sealer.open_key(&place(MANAGER, &row.id), &row.sealed)?));
+            newest = Some(&row.id);
         }
-        let manager_id = one(MANAGER)?.id.parse().context("a manager key has an unreadable id")?;
+        let newest = newest.context("the database has no manager key: restore it from a backup")?;
+        let manager_id = newest.parse().context("a manager key has an unreadable id")?;
         let signing = one(SIGNING)?;
         let seed = sealer.open_key(&place(SIGNING, &signing.id), &signing.sealed)?;
         Ok(Self { sealer, manager: manager.into(), manager_id, signing: signing_key(&seed)? })
@@ -64,7 +67,7 @@ impl Keys {
 
     /// The public key that new tokens pin.
     pub fn pinned(&self) -> [u8; 32] {
-        self.manager[0].public
+        self.manager.last().expect("they are not loaded without any").public
     }
 
     /// The public half of the signing key.
@@ -77,7 +80,35 @@ fn signing_key(seed: &Secret<32>) -> anyhow::Result<Ed25519KeyPair> {
     Ed25519KeyPair::from_seed_unchecked(seed.expose()).map_err(|_| anyhow::anyhow!("the signing key is not usable"))
 }
 
-fn place(kind: &str, id: &str) -> String {
+/// The data key and its id. A rotation of the key-encryption key that was killed behind its transaction is finished
+/// first: then only the next key opens it.
+pub(crate) async fn open_data(config: &Config, store: &Store) -> anyhow::Result<(String, Secret<32>)> {
+    let rows = store.read(|conn| Box::pin(keys::all(conn))).await?;
+    let row = rows.into_iter().find(|row| row.kind == DATA);
+    let row = row.context("the database has no data key: restore it from a backup")?;
+    let open = |kek: &Secret<32>| Sealer::new(kek).open_key(&place(DATA, &row.id), &row.sealed);
+    let directory = &config.config_dir;
+    let next = read_kek(&directory.join(KEK_NEXT_FILE))?;
+    let data = match (open(&load_kek(directory)?), next) {
+        (Ok(data), None) => data,
+        (Ok(data), Some(_)) => {
+            tracing::warn!(
+                "a rotation of the key-encryption key was interrupted: run `legation-manager kek rotate` again"
+            );
+            data
+        }
+        (Err(error), None) => return Err(error.into()),
+        (Err(_), Some(next)) => {
+            let data = open(&next)?;
+            rotate::replace(directory)?;
+            tracing::info!("a rotation of the key-encryption key that was interrupted is finished");
+            data
+        }
+    };
+    Ok((row.id, data))
+}
+
+pub(crate) fn place(kind: &str, id: &str) -> String {
     format!("manager_keys.sealed.{kind}.{id}")
 }
 

@@ -44,6 +44,7 @@ mod refusals;
 pub mod reports;
 pub mod revoke;
 pub mod revoke_many;
+pub mod rotate;
 mod schedule;
 pub mod scopes;
 pub mod seal;

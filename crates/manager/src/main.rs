@@ -5,8 +5,8 @@ use std::{io::Write as _, process::ExitCode, sync::Arc};
 use anyhow::Context;
 use legation_manager::{
     admin,
-    config::{AdminCommand, Command, CommandLine, Config},
-    logging, start,
+    config::{AdminCommand, Command, CommandLine, Config, KeyCommand},
+    logging, rotate, start,
     system::{self, SystemClock, SystemEntropy},
 };
 use tikv_jemallocator::Jemalloc;
@@ -34,6 +34,16 @@ async fn run(command_line: CommandLine) -> anyhow::Result<()> {
     logging::init(&config)?;
     match command {
         Command::Serve => serve(config).await,
+        Command::ManagerKey { command: KeyCommand::Rotate } => {
+            let id = rotate::manager_key(&config, &SystemClock, &SystemEntropy).await?;
+            tracing::info!(%id, "tokens that are issued from now on pin the new key; those that are there go on");
+            Ok(())
+        }
+        Command::Kek { command: KeyCommand::Rotate } => {
+            rotate::kek(&config, &SystemClock, &SystemEntropy).await?;
+            tracing::info!("the key-encryption key is a new one; backups made before still need the old one");
+            Ok(())
+        }
         Command::Admin { command: AdminCommand::Reset(reset) } => {
             admin::reset(&config, reset, &SystemClock, &SystemEntropy).await
         }

@@ -20,6 +20,9 @@ use crate::whole_file;
 /// The file in the configuration directory that holds the key-encryption key, as 64 hexadecimal digits.
 pub const KEK_FILE: &str = "kek";
 
+/// The next one while it takes the place of the present one; see `rotate.rs`.
+pub const KEK_NEXT_FILE: &str = "kek.new";
+
 /// Seals and opens values, and makes keyed hashes.
 pub struct Sealer {
     key: LessSafeKey,
@@ -98,34 +101,55 @@ fn derive(key: &Secret<32>, purpose: &str) -> Secret<32> {
     Secret::new(*derived)
 }
 
-/// Reads the key-encryption key, or makes one when `may_create` and there is none.
+/// Reads the key-encryption key, or makes one when there is none: for a database that is new.
 ///
 /// # Errors
-/// When the file is readable by others, malformed, missing although the database is not new, or unwritable.
-pub fn load_kek(directory: &Path, may_create: bool, entropy: &dyn Entropy) -> anyhow::Result<Secret<32>> {
+/// When the file is readable by others, malformed, or unwritable.
+pub fn make_kek(directory: &Path, entropy: &dyn Entropy) -> anyhow::Result<Secret<32>> {
     let path = directory.join(KEK_FILE);
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            let text = Zeroizing::new(text);
-            let mode = fs::metadata(&path)?.permissions().mode();
-            if mode & 0o077 != 0 {
-                bail!("{} can be read by others: run `chmod 600 {0}`", path.display());
-            }
-            parse_hex(text.trim()).with_context(|| {
-                format!("{} does not hold 64 hexadecimal digits: restore it from its backup", path.display())
-            })
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_create => create_kek(&path, entropy),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
+    match read_kek(&path)? {
+        Some(key) => Ok(key),
+        None => create_kek(&path, entropy),
+    }
+}
+
+/// Reads the key-encryption key of a database that is not new.
+///
+/// # Errors
+/// When the file is readable by others, malformed, or missing.
+pub fn load_kek(directory: &Path) -> anyhow::Result<Secret<32>> {
+    let path = directory.join(KEK_FILE);
+    match read_kek(&path)? {
+        Some(key) => Ok(key),
+        None => bail!(
             "{} is missing, but the database is not new: restore the key file, without it no token and no key in the \
              database can be opened",
             path.display()
         ),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
-fn create_kek(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<Secret<32>> {
+/// The key in a file; `None` if there is no such file.
+///
+/// # Errors
+/// When the file is readable by others, malformed, or unreadable.
+pub(crate) fn read_kek(path: &Path) -> anyhow::Result<Option<Secret<32>>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        bail!("{} can be read by others: run `chmod 600 {0}`", path.display());
+    }
+    let key = parse_hex(text.trim()).with_context(|| {
+        format!("{} does not hold 64 hexadecimal digits: restore it from its backup", path.display())
+    })?;
+    Ok(Some(key))
+}
+
+/// Draws a key into a new file.
+pub(crate) fn create_kek(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<Secret<32>> {
     let key = Secret::random(entropy);
     let text = Zeroizing::new(hex(key.expose()));
     whole_file::create(path, &text, 0o600)?;
@@ -166,13 +190,14 @@ mod tests {
     #[test]
     fn the_key_file_is_made_once_private_and_never_replaced() {
         let directory = tempfile::tempdir().expect("a directory");
-        assert!(load_kek(directory.path(), false, &SystemEntropy).is_err(), "an old database needs its old key");
-        let made = load_kek(directory.path(), true, &SystemEntropy).expect("made");
+        assert!(load_kek(directory.path()).is_err(), "an old database needs its old key");
+        let made = make_kek(directory.path(), &SystemEntropy).expect("made");
         let path = directory.path().join(KEK_FILE);
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-        assert_eq!(load_kek(directory.path(), true, &SystemEntropy).expect("read"), made);
+        assert_eq!(make_kek(directory.path(), &SystemEntropy).expect("read"), made);
+        assert_eq!(load_kek(directory.path()).expect("read"), made);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("chmod");
-        let refused = load_kek(directory.path(), true, &SystemEntropy).expect_err("readable by others");
+        let refused = load_kek(directory.path()).expect_err("readable by others");
         assert!(refused.to_string().contains("chmod 600"));
     }
 }

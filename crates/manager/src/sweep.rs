@@ -17,10 +17,16 @@ use legation_model::{
     task::TaskState,
     token::TokenStatus,
 };
-use legation_store::{delegates, idempotency, job, receipts, tasks, tokens};
+use legation_store::{delegates, idempotency, job, keys, receipts, tasks, tokens};
 use legation_wire::GoodbyeReason;
 
-use crate::{Manager, audit::Actor, live::LiveToken, lock::lock};
+use crate::{
+    Manager,
+    audit::{Actor, Change, append_all},
+    keys::MANAGER,
+    live::LiveToken,
+    lock::lock,
+};
 
 /// How often the quick steps run.
 const EVERY: Duration = Duration::from_millis(250);
@@ -91,7 +97,10 @@ impl Manager {
         let forget = job(move |tx| {
             Box::pin(async move {
                 idempotency::prune(tx, answers).await?;
-                tokens::forget_secrets(tx, secrets).await
+                tokens::forget_secrets(tx, secrets).await?;
+                let retired = keys::retire_unused(tx, MANAGER, now).await?;
+                let change = |id: &String| (Actor::system(), Change::new("manager_key.retire", id, None));
+                append_all(tx, now, retired.iter().map(change).collect()).await
             })
         });
         if let Err(error) = self.store.write(forget).await {

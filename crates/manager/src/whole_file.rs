@@ -38,7 +38,12 @@ fn write(half: &Path, text: &str, mode: u32) -> io::Result<()> {
 fn publish(half: &Path, path: &Path) -> io::Result<()> {
     fs::hard_link(half, path)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    sync_directory(directory.unwrap_or(Path::new(".")))
+}
+
+/// Makes names in a directory outlast a crash.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

@@ -139,6 +139,19 @@ impl Inside {
         self.running = Some(running);
     }
 
+    /// Stops the Manager, has something done with its settings while it stands still, and starts it again.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn restart_around(&mut self, work: impl AsyncFnOnce(&Config)) {
+        if let Some(running) = self.running.take() {
+            running.stop(std::future::pending()).await;
+        }
+        self.manager.store.close().await;
+        work(&self.config).await;
+        self.restart().await;
+    }
+
     /// Creates a token of the default account.
     ///
     /// # Panics

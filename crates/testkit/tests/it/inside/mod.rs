@@ -7,6 +7,7 @@ mod connections;
 mod delegates;
 mod enrolment;
 mod input;
+mod keys;
 mod limits;
 mod listeners;
 mod proof;
