@@ -7,20 +7,24 @@
 //! `check` method; the Manager calls it, and a client may.
 
 pub mod accounts;
+pub mod api_keys;
 pub mod audit;
 pub mod audit_export;
 pub mod audit_verify;
 pub mod client;
 pub mod delegates;
+pub mod grants;
 pub mod health;
 pub mod json;
 pub mod output;
 pub mod page;
+pub mod principals;
 pub mod problem;
 pub mod proof;
 pub mod receipt_verify;
 pub mod receipts;
 pub mod revoke;
+pub mod roles;
 pub mod routes;
 pub mod scopes;
 pub mod signing_keys;

@@ -141,6 +141,21 @@ codes! {
     /// A change without `If-Match`.
     PreconditionRequired = "precondition_required", 428, "The change names no version",
         "send the ETag of the object that was read as If-Match, so that nobody's change is overwritten";
+    /// A role that somebody has.
+    RoleInUse = "role_in_use", 409, "The role is in use",
+        "take away the grants of the role first, then delete it";
+    /// Nobody would be left who may do everything.
+    LastAdmin = "last_admin", 409, "Nobody would be left who is admin everywhere",
+        "give another enabled principal the role admin everywhere first";
+    /// Something that every Manager has.
+    BuiltIn = "built_in", 409, "It is built in and cannot be changed",
+        "make one of your own beside it";
+    /// The principal has that role there.
+    AlreadyGranted = "already_granted", 409, "The grant exists already",
+        "nothing to do: `legation grant ls` shows it";
+    /// As many as there may be.
+    LimitReached = "limit_reached", 409, "There are as many as there may be",
+        "remove some that are not needed any more";
     /// The idempotency key was used for another request.
     IdempotencyMismatch = "idempotency_mismatch", 409, "The Idempotency-Key belongs to another request",
         "use a new Idempotency-Key for a new request, and the same only to repeat the same body";

@@ -50,6 +50,26 @@ pub const TASK_OUTPUT: &str = "/api/v1/tasks/{task}/output";
 pub const RECEIPTS: &str = "/api/v1/receipts";
 /// One receipt.
 pub const RECEIPT: &str = "/api/v1/receipts/{receipt}";
+/// All users and service accounts.
+pub const PRINCIPALS: &str = "/api/v1/principals";
+/// One user or service account.
+pub const PRINCIPAL: &str = "/api/v1/principals/{principal}";
+/// Ends all that a principal can do.
+pub const PRINCIPAL_DISABLE: &str = "/api/v1/principals/{principal}/disable";
+/// Lets a principal do again what its grants say.
+pub const PRINCIPAL_ENABLE: &str = "/api/v1/principals/{principal}/enable";
+/// All roles.
+pub const ROLES: &str = "/api/v1/roles";
+/// One role.
+pub const ROLE: &str = "/api/v1/roles/{role}";
+/// All grants.
+pub const GRANTS: &str = "/api/v1/grants";
+/// One grant.
+pub const GRANT: &str = "/api/v1/grants/{grant}";
+/// All API keys.
+pub const API_KEYS: &str = "/api/v1/api-keys";
+/// One API key.
+pub const API_KEY: &str = "/api/v1/api-keys/{key}";
 
 /// Audit records.
 pub const AUDIT: &str = "/api/v1/audit";
@@ -97,6 +117,16 @@ pub const ALL: &[&str] = &[
     AUDIT_TAIL,
     SIGNING_KEYS,
     SIGNING_KEY,
+    PRINCIPALS,
+    PRINCIPAL,
+    PRINCIPAL_DISABLE,
+    PRINCIPAL_ENABLE,
+    ROLES,
+    ROLE,
+    GRANTS,
+    GRANT,
+    API_KEYS,
+    API_KEY,
 ];
 
 /// The path with its one placeholder replaced. Ids and identifiers need no percent-encoding.

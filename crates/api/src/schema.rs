@@ -1,7 +1,7 @@
 //! OpenAPI schemas of the model's closed word lists, built from the lists themselves.
 
 use legation_model::{
-    access::Role,
+    access::PrincipalKind,
     audit::Outcome,
     delegate::{DelegateStatus, Isolation},
     receipt::Cause,
@@ -23,7 +23,7 @@ macro_rules! words {
 }
 
 words! {
-    role = Role;
+    principal_kind = PrincipalKind;
     outcome = Outcome;
     delegate_status = DelegateStatus;
     isolation = Isolation;

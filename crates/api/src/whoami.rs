@@ -1,9 +1,9 @@
 //! Who the caller is and what it may do.
 
 use legation_model::{
-    Millis, Scope,
-    access::{Permission, Role},
-    ids::ApiKeyId,
+    Millis, Name, Scope,
+    access::PrincipalKind,
+    ids::{ApiKeyId, PrincipalId},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,28 +11,41 @@ use utoipa::ToSchema;
 /// The caller as the Manager sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Whoami {
+    /// The user or service account.
+    #[schema(value_type = String, example = "prn_0EwJTn1ZSVbNSVqHsUMxqW")]
+    pub principal: PrincipalId,
+    /// A person or a program.
+    #[schema(schema_with = crate::schema::principal_kind)]
+    pub kind: PrincipalKind,
+    /// Its name.
+    #[schema(value_type = String)]
+    pub name: Name,
     /// The API key, without its secret.
     #[schema(value_type = String, example = "key_0EwJTn1ZSVbNSVqHsUMxqW")]
     pub key: ApiKeyId,
-    /// The key's name, as audit records show it.
-    pub name: String,
-    /// The key's role.
-    #[schema(schema_with = crate::schema::role)]
-    pub role: Role,
-    /// What the role allows.
-    pub permissions: Vec<String>,
-    /// Where the role holds; `null` for everywhere.
+    /// The key's name.
+    #[schema(value_type = String)]
+    pub key_name: Name,
+    /// To which scope the key narrows the grants; `null` if it does not.
     #[schema(value_type = Option<String>)]
-    pub scope: Option<Scope>,
+    pub key_scope: Option<Scope>,
+    /// What it may do, and where.
+    pub grants: Vec<Granted>,
     /// When the key stops working.
     pub expires_at: Option<Millis>,
     /// Version of the Manager.
     pub manager_version: String,
 }
 
-impl Whoami {
-    /// The words of everything the role holds.
-    pub fn permissions_of(role: Role) -> Vec<String> {
-        Permission::ALL.into_iter().filter(|right| role.holds(*right)).map(|right| right.as_str().to_owned()).collect()
-    }
+/// One grant of the caller, before its key narrows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Granted {
+    /// The role.
+    #[schema(value_type = String, example = "operator")]
+    pub role: Name,
+    /// At and below this scope; `null` for everywhere.
+    #[schema(value_type = Option<String>)]
+    pub scope: Option<Scope>,
+    /// What the role holds.
+    pub permissions: Vec<String>,
 }

@@ -1,6 +1,7 @@
 //! `legation whoami`.
 
-use legation_api::whoami::Whoami;
+use legation_api::whoami::{Granted, Whoami};
+use legation_model::Scope;
 
 use crate::{Context, Failure, exit_codes, ui::Show, values::show_when};
 
@@ -15,18 +16,26 @@ pub async fn whoami(context: &Context) -> Result<u8, Failure> {
 
 impl Show for Whoami {
     fn name(&self) -> String {
-        self.key.to_string()
+        self.principal.to_string()
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("key", self.key.to_string()),
-            ("name", self.name.clone()),
-            ("role", self.role.to_string()),
-            ("scope", self.scope.as_ref().map_or_else(|| "everywhere".to_owned(), ToString::to_string)),
-            ("may", self.permissions.join(" ")),
+        let mut fields = vec![
+            ("name", self.name.to_string()),
+            ("kind", self.kind.to_string()),
+            ("principal", self.principal.to_string()),
+            ("key", format!("{} ({})", self.key_name, self.key)),
+            ("key's scope", self.key_scope.as_ref().map(Scope::to_string).unwrap_or_default()),
             ("expires", show_when(self.expires_at)),
             ("manager", self.manager_version.clone()),
-        ]
+        ];
+        fields.extend(self.grants.iter().map(|grant| ("grant", granted(grant))));
+        fields
     }
+}
+
+/// One grant in a line.
+fn granted(grant: &Granted) -> String {
+    let place = grant.scope.as_ref().map_or_else(|| "everywhere".to_owned(), |scope| format!("in {scope}"));
+    format!("{} {place}: {}", grant.role, grant.permissions.join(" "))
 }

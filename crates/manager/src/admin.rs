@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use legation_model::{Clock, Entropy, Name, Secret, access::Role, api_key::ApiKey, ids::ApiKeyId};
-use legation_store::{Store, api_keys, job};
+use legation_model::{Clock, Entropy, Name, Secret, api_key::ApiKey, ids::ApiKeyId};
+use legation_store::{Store, api_keys, job, principals::BREAK_GLASS};
 use serde_json::json;
 
 use crate::{
@@ -30,7 +30,7 @@ pub struct Reset {
     pub create: bool,
 }
 
-/// Makes a new API key with the role admin, beside a running Manager or before its first start.
+/// Makes a new API key of the principal that is always there and admin everywhere, beside a running Manager or before its first start.
 ///
 /// # Errors
 /// When there is no database and none is to be made, when it or the key-encryption key cannot be read, or the file
@@ -50,19 +50,21 @@ pub async fn reset(config: &Config, reset: Reset, clock: &dyn Clock, entropy: &d
     let key = ApiKey { id: ApiKeyId::random(entropy), secret: Secret::random(entropy) };
     let row = api_keys::ApiKey {
         id: key.id,
+        owner: BREAK_GLASS,
         hash: keys.sealer.keyed_hash(key.secret.expose()),
         name: name.clone(),
-        role: Role::Admin,
         scope: None,
         created_at: clock.wall(),
+        created_by: "host".to_owned(),
         expires_at: None,
+        last_used_at: None,
     };
     let now = clock.wall();
     let work = job(move |tx| {
         Box::pin(async move {
             api_keys::insert(tx, &row).await?;
             let change = Change::new("admin.reset", row.id, None)
-                .after(json!({"name": row.name, "role": row.role, "expires_at": row.expires_at}));
+                .after(json!({"name": row.name, "owner": row.owner, "expires_at": row.expires_at}));
             audit::append(tx, &Actor::host(), now, change).await
         })
     });

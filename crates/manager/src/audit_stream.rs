@@ -7,7 +7,7 @@ use legation_api::{
     audit::AuditRecord,
     audit_export::{Behind, Checkpoint, ExportLine},
 };
-use legation_model::{access::Permission, audit as model};
+use legation_model::audit as model;
 use legation_store::{
     StoreError,
     audit::{self, Place, RANGE_MAX},
@@ -15,7 +15,11 @@ use legation_store::{
 };
 use tokio::sync::watch;
 
-use crate::{Manager, access::Caller, error::Refusal};
+use crate::{
+    Manager,
+    access::{Caller, Lasting},
+    error::Refusal,
+};
 
 /// How often a live reader looks whether its caller may still read: 5 s.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -23,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// An export under way.
 pub struct Export {
     manager: Arc<Manager>,
-    caller: Caller,
+    caller: Lasting,
     base: Option<model::Checkpoint>,
     after: u64,
     until: u64,
@@ -50,7 +54,10 @@ impl Manager {
     /// `forbidden` unless the caller sees everything: a part of a chain proves nothing. `invalid_request` for a number
     /// that no record has yet, `store_unavailable`.
     pub async fn export_audit(&self, caller: Caller, after: u64) -> Result<Export, Refusal> {
-        caller.require_everywhere("a chain is exported whole or not at all: use `legation audit ls` for one scope")?;
+        caller.require_everywhere().map_err(|refusal| {
+            let fix = "a chain is exported whole or not at all: use `legation audit ls` for one scope";
+            Refusal::from((*refusal.0).with_fix(fix))
+        })?;
         let until = self.checkpoint().await?.number;
         if after > until {
             let rule = format!("the newest record has the number {until}");
@@ -58,6 +65,7 @@ impl Manager {
         }
         let base = self.store.read(|conn| Box::pin(audit::last_place(conn, Place::Base))).await?;
         let base = base.filter(|base| base.number > after);
+        let caller = Lasting::new(self.handle(), caller);
         Ok(Export { manager: self.handle(), caller, base, after, until })
     }
 
@@ -69,6 +77,7 @@ impl Manager {
         let head = self.audit_head.subscribe();
         let last = self.look_at_audit().await?;
         let position = after.unwrap_or(last);
+        let caller = Lasting::new(self.handle(), caller);
         Ok(Tail { manager: self.handle(), caller, head, position, follow, read: VecDeque::new(), told: false })
     }
 
@@ -91,10 +100,6 @@ impl Manager {
             tracing::debug!(%error, "live readers of the audit chain wait for the store");
         }
     }
-
-    async fn may_read_audit(&self, caller: &Caller) -> bool {
-        self.still_may(caller, Permission::AuditView).await
-    }
 }
 
 impl Export {
@@ -110,7 +115,7 @@ impl Export {
         if self.after >= self.until {
             return Ok(None);
         }
-        if !self.manager.may_read_audit(&self.caller).await {
+        if !self.caller.stands().await {
             return Err(Broken::Access);
         }
         let (after, until) = (self.after, self.until);
@@ -149,7 +154,7 @@ pub enum Piece {
 /// Follows the chain. It reads the store by numbers, so that a slow reader misses nothing.
 pub struct Tail {
     manager: Arc<Manager>,
-    caller: Caller,
+    caller: Lasting,
     head: watch::Receiver<u64>,
     position: u64,
     follow: bool,
@@ -162,12 +167,12 @@ impl Tail {
     /// be asked (the client resumes).
     pub async fn next(&mut self) -> Option<Piece> {
         loop {
-            if !self.manager.may_read_audit(&self.caller).await {
+            if !self.caller.stands().await {
                 return None;
             }
             if let Some(record) = self.read.pop_front() {
                 self.position = record.number;
-                if self.caller.sees_record(&record) {
+                if self.caller.caller().sees_record(&record) {
                     return Some(Piece::Record(Box::new(AuditRecord::from(&record))));
                 }
                 continue;
@@ -179,7 +184,7 @@ impl Tail {
                 }
                 self.told = false;
                 self.changed().await?;
-            } else if behind > u64::from(RANGE_MAX) && !self.told && self.caller.is_everywhere() {
+            } else if behind > u64::from(RANGE_MAX) && !self.told && self.caller.caller().is_everywhere() {
                 self.told = true;
                 return Some(Piece::Behind(Behind { records: behind }));
             } else {
@@ -198,6 +203,7 @@ impl Tail {
     async fn changed(&mut self) -> Option<()> {
         tokio::select! {
             () = self.manager.stopping.cancelled() => None,
+            () = self.caller.changed() => Some(()),
             () = tokio::time::sleep(LOOK_EVERY) => Some(()),
             changed = self.head.changed() => changed.ok(),
         }

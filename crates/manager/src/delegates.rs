@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use legation_model::{
-    Text,
+    Scope, Text,
     delegate::{CloneReport, Delegate, DelegateStatus, Standing},
     ids::DelegateId,
     token::DelegateToken,
@@ -173,11 +173,15 @@ impl Manager {
     pub async fn list_delegates(
         &self,
         caller: &Caller,
-        mut filter: DelegateFilter,
+        scope: Option<Scope>,
+        filter: DelegateFilter,
         page: Page,
     ) -> Result<Paged<Delegate>, Refusal> {
-        filter.scope = caller.confine(filter.scope)?;
-        Ok(self.store.read(move |conn| Box::pin(async move { delegates::list(conn, &filter, &page).await })).await?)
+        let within = caller.confine(scope)?;
+        Ok(self
+            .store
+            .read(move |conn| Box::pin(async move { delegates::list(conn, &within, &filter, &page).await }))
+            .await?)
     }
 }
 

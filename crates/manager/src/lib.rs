@@ -6,6 +6,7 @@
 pub mod access;
 pub mod admin;
 pub mod admission;
+pub mod api_keys;
 pub mod arguments;
 pub mod audit;
 pub mod audit_stream;
@@ -21,6 +22,7 @@ pub mod dispatch;
 pub mod enrolment;
 pub mod error;
 pub mod gate;
+pub mod grants;
 pub mod handshakes;
 pub mod http;
 pub mod idempotency;
@@ -35,6 +37,7 @@ pub mod metrics;
 pub mod output;
 pub mod parted;
 mod preview;
+pub mod principals;
 mod proofs;
 pub mod queue;
 pub mod receipts;
@@ -44,6 +47,7 @@ mod refusals;
 pub mod reports;
 pub mod revoke;
 pub mod revoke_many;
+pub mod roles;
 pub mod rotate;
 mod schedule;
 pub mod scopes;
@@ -113,7 +117,7 @@ pub struct Manager {
     /// Set when the Manager begins to stop, whatever the reason.
     pub stopping: CancellationToken,
     /// Every connection and loop, awaited at the end.
-    pub(crate) connections: TaskTracker,
+    pub connections: TaskTracker,
     pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) joins: Shared<joins::Join, joins::Joined>,
     pub(crate) creations: Shared<creations::Creation, creations::Created>,

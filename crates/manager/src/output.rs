@@ -7,7 +7,10 @@ use legation_model::{ids::TaskId, task::Task};
 use legation_store::{StoreError, output, tasks};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::Manager;
+use crate::{
+    Manager,
+    access::{Caller, Lasting},
+};
 
 /// Bytes read from the store at once.
 const READ_MAX: u64 = 256 << 10;
@@ -26,10 +29,12 @@ pub enum Piece {
 /// Follows one task's output.
 ///
 /// Whatever reaches a client while the task is open is an effect of the task's token: it passes the token's gate,
-/// so that a stream shows nothing more of a token after its revocation. Output of an ended task is history.
+/// so that a stream shows nothing more of a token after its revocation. Output of an ended task is history. Whoever may
+/// not see the task any more gets nothing more at all.
 pub struct OutputReader {
     manager: Arc<Manager>,
     task: TaskId,
+    watcher: Lasting,
     position: Option<Position>,
     follow: bool,
     changes: broadcast::Receiver<TaskId>,
@@ -39,13 +44,14 @@ pub struct OutputReader {
 
 impl OutputReader {
     /// A reader behind this position; `follow` waits for what is still to come.
-    pub fn new(manager: Arc<Manager>, task: TaskId, position: Option<Position>, follow: bool) -> Self {
+    pub fn new(manager: Arc<Manager>, caller: Caller, task: TaskId, position: Option<Position>, follow: bool) -> Self {
         let changes = manager.changes.subscribe();
-        Self { manager, task, position, follow, changes, read: VecDeque::new(), ended: false }
+        let watcher = Lasting::new(Arc::clone(&manager), caller);
+        Self { manager, task, watcher, position, follow, changes, read: VecDeque::new(), ended: false }
     }
 
-    /// The next event; `None` at the end, when the Manager stops, and when the store cannot be asked (the client
-    /// resumes).
+    /// The next event; `None` at the end, when the Manager stops, when the watcher may not see the task any more, and when
+    /// the store cannot be asked (the client resumes).
     pub async fn next(&mut self) -> Option<Piece> {
         loop {
             if self.ended {
@@ -54,6 +60,10 @@ impl OutputReader {
             let task = self.stored_task().await.ok()??;
             if self.read.is_empty() {
                 self.read(&task).await.ok()?;
+            }
+            // After the reading, so that nothing lies between this and the handing over.
+            if !self.watcher.sees(&task.scope).await {
+                return None;
             }
             let open = !task.state.is_final();
             if let Some(event) = self.read.pop_front() {
@@ -112,6 +122,7 @@ impl OutputReader {
                 () = self.manager.stopping.cancelled() => return None,
                 // What is announced is a hint; looking now and then is what makes it true.
                 () = tokio::time::sleep(LOOK_EVERY) => return Some(()),
+                () = self.watcher.changed() => return Some(()),
                 changed = self.changes.recv() => match changed {
                     Ok(task) if task != self.task => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => return Some(()),

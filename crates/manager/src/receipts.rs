@@ -145,7 +145,7 @@ impl Manager {
         page: Page,
     ) -> Result<Paged<Receipt>, Refusal> {
         let within = caller.confine(scope)?;
-        let list = job(move |conn| Box::pin(async move { receipts::list(conn, within.as_ref(), token, &page).await }));
+        let list = job(move |conn| Box::pin(async move { receipts::list(conn, &within, token, &page).await }));
         Ok(self.store.read(list).await?)
     }
 

@@ -12,7 +12,7 @@ use legation_model::{
 };
 use legation_store::{
     Page, Paged, StoreError, Tx, job, leases,
-    scopes::{self, Contents, Place, PlaceFilter, Standing},
+    scopes::{self, Contents, Place, Standing},
     tokens,
 };
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ impl Manager {
         let place = self.new_place(scope, description, lease, &actor);
         match self.store_place(actor, place, once).await?? {
             Made::Fresh(place) => {
-                self.grant(&place);
+                self.grant_lease(&place);
                 Ok(place)
             }
             Made::Replayed(scope) => self.stored_place(scope.parse().map_err(|_| Refusal::not_found("scope"))?).await,
@@ -137,11 +137,13 @@ impl Manager {
     pub async fn list_scopes(
         &self,
         caller: &Caller,
-        mut filter: PlaceFilter,
+        scope: Option<Scope>,
+        kind: Option<ScopeKind>,
         page: Page,
     ) -> Result<Paged<Place>, Refusal> {
-        filter.scope = caller.confine(filter.scope)?;
-        Ok(self.store.read(move |conn| Box::pin(async move { scopes::list(conn, &filter, &page).await })).await?)
+        let within = caller.confine(scope)?;
+        let list = job(move |conn: &mut Tx| Box::pin(async move { scopes::list(conn, &within, kind, &page).await }));
+        Ok(self.store.read(list).await?)
     }
 
     /// Changes a place, if it still is what the caller has seen: `seen` says whether this version is.
@@ -180,12 +182,12 @@ impl Manager {
             })
         });
         let place = self.store.write(work).await??;
-        self.grant(&place);
+        self.grant_lease(&place);
         Ok(place)
     }
 
     /// Grants what was stored of an account's lease to whoever connects from now on.
-    fn grant(&self, place: &Place) {
+    fn grant_lease(&self, place: &Place) {
         if place.scope.kind() == ScopeKind::Account {
             self.timings.set(&place.scope, place.lease);
         }
@@ -312,6 +314,8 @@ fn what_is_in(contents: &Contents) -> Option<String> {
         named("scopes below it", &contents.places),
         named("tokens", &contents.tokens),
         named("API keys", &contents.keys),
+        named("grants", &contents.grants),
+        named("users and service accounts", &contents.principals),
         (contents.tasks > 0).then(|| format!("{} tasks that have not ended", contents.tasks)),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -338,7 +342,15 @@ fn how_to_empty(scope: &Scope, contents: &Contents) -> String {
     if contents.tasks > 0 {
         return format!("wait for its tasks, or cancel them: `legation task ls --scope {scope}`");
     }
-    "delete the API keys that are for it alone first".to_owned()
+    if let Some(key) = contents.keys.0.first() {
+        return format!("revoke the API keys that are narrowed to it first: `legation api-key revoke {key}`");
+    }
+    if let Some(grant) = contents.grants.0.first() {
+        return format!("take its grants away first: `legation grant rm {grant}`");
+    }
+    format!(
+        "delete who belongs to it first: `legation service-account ls --scope {scope}`, `legation user ls --scope {scope}`"
+    )
 }
 
 fn stale(now: &Place) -> Refusal {

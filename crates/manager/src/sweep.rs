@@ -17,7 +17,7 @@ use legation_model::{
     task::TaskState,
     token::TokenStatus,
 };
-use legation_store::{delegates, idempotency, job, keys, receipts, tasks, tokens};
+use legation_store::{api_keys, delegates, idempotency, job, keys, receipts, tasks, tokens};
 use legation_wire::GoodbyeReason;
 
 use crate::{
@@ -83,6 +83,7 @@ impl Manager {
         self.compare_with_store().await;
         self.lose_fenced().await;
         self.note_seen().await;
+        self.note_used_keys().await;
         self.complete_receipts().await;
         self.forget_ephemeral().await;
         self.checkpoint_when_due().await;
@@ -249,6 +250,20 @@ impl Manager {
             tracing::debug!(%error, "last-seen times wait for the store");
         }
         drop(entered);
+    }
+
+    /// Writes which API keys were used since the last time, in one transaction.
+    async fn note_used_keys(&self) {
+        let used = self.vouched.take_used();
+        if used.is_empty() {
+            return;
+        }
+        let times = used.clone();
+        let note = job(move |tx| Box::pin(async move { api_keys::touch_used(tx, &times).await }));
+        if let Err(error) = self.store.write(note).await {
+            tracing::debug!(%error, "when API keys were last used is not known to the store");
+            self.vouched.keep_used(&used);
+        }
     }
 
     /// Completes receipts whose call did not live to do it, or could not: no session of their token is left.

@@ -196,11 +196,15 @@ impl Manager {
     pub async fn list_tasks(
         &self,
         caller: &Caller,
-        mut filter: TaskFilter,
+        scope: Option<Scope>,
+        filter: TaskFilter,
         page: Page,
     ) -> Result<Paged<Task>, Refusal> {
-        filter.scope = caller.confine(filter.scope)?;
-        Ok(self.store.read(move |conn| Box::pin(async move { tasks::list(conn, &filter, &page).await })).await?)
+        let within = caller.confine(scope)?;
+        Ok(self
+            .store
+            .read(move |conn| Box::pin(async move { tasks::list(conn, &within, &filter, &page).await }))
+            .await?)
     }
 
     /// Asks a task to end. A queued one is cancelled at once; a running one is told to stop, then killed.

@@ -160,11 +160,15 @@ impl Manager {
     pub async fn list_tokens(
         &self,
         caller: &Caller,
-        mut filter: TokenFilter,
+        scope: Option<Scope>,
+        filter: TokenFilter,
         page: legation_store::Page,
     ) -> Result<legation_store::Paged<DelegateToken>, Refusal> {
-        filter.scope = caller.confine(filter.scope)?;
-        Ok(self.store.read(move |conn| Box::pin(async move { tokens::list(conn, &filter, &page).await })).await?)
+        let within = caller.confine(scope)?;
+        Ok(self
+            .store
+            .read(move |conn| Box::pin(async move { tokens::list(conn, &within, &filter, &page).await }))
+            .await?)
     }
 
     /// Changes a token that still is what the caller has seen: `seen` says whether this version is. Tightened limits hold for connected delegates when this returns:

@@ -101,6 +101,10 @@ ids! {
     AttemptId = "att_", "an attempt";
     /// The signed record of one revocation.
     ReceiptId = "rcp_", "a receipt";
+    /// A user or a service account.
+    PrincipalId = "prn_", "a principal";
+    /// One role of one principal at one place.
+    GrantId = "grt_", "a grant";
     /// One API key, without its secret.
     ApiKeyId = "key_", "an API key";
     /// One of the Manager's own key pairs, in the store.

@@ -21,5 +21,5 @@ pub mod word;
 
 pub use clock::{Clock, Entropy, Millis};
 pub use name::{Name, Text};
-pub use scope::Scope;
+pub use scope::{Scope, Within};
 pub use secret::Secret;

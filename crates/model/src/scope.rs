@@ -10,6 +10,8 @@ pub const IDENTIFIER_MAX: usize = 64;
 pub const DEFAULT_ACCOUNT: &str = "default";
 /// Account, organization, project.
 pub const LEVELS_MAX: usize = 3;
+/// Scopes that a list is confined to at once: as many as one principal may have grants in.
+pub const WITHIN_MAX: usize = 64;
 
 /// How deep in the tree a scope is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -103,6 +105,41 @@ impl Scope {
     /// Whether `other` is this scope or lies below it.
     pub fn contains(&self, other: &Self) -> bool {
         other.0.strip_prefix(self.0.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+/// The part of the scope tree that something is confined to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// The whole tree.
+    Everywhere,
+    /// These scopes and what is below them; none of them contains another. Nowhere without any.
+    Below(Vec<Scope>),
+}
+
+impl Within {
+    /// These scopes and what is below them, at most [`WITHIN_MAX`]: what is beyond is left out, because what cannot
+    /// be shown to be allowed is denied.
+    pub fn below(scopes: impl IntoIterator<Item = Scope>) -> Self {
+        let mut all: Vec<Scope> = scopes.into_iter().collect();
+        // A scope sorts before everything below it.
+        all.sort();
+        let mut tops: Vec<Scope> = Vec::new();
+        for scope in all {
+            if !tops.iter().any(|top| top.contains(&scope)) {
+                tops.push(scope);
+            }
+        }
+        tops.truncate(WITHIN_MAX);
+        Self::Below(tops)
+    }
+
+    /// Whether a scope lies within.
+    pub fn contains(&self, scope: &Scope) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Below(scopes) => scopes.iter().any(|top| top.contains(scope)),
+        }
     }
 }
 
@@ -215,6 +252,19 @@ mod tests {
         for text in ["acme/eng", "acme.", ".acme", "a..b", "a.b.c.d", "", "."] {
             assert!(text.parse::<Dotted>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_within_is_reduced_to_its_tops_and_bounded() {
+        let within = Within::below(["b/x", "a/x/y", "a", "a/x", "a-b", "b/x"].map(scope));
+        assert_eq!(within, Within::Below(["a", "a-b", "b/x"].map(scope).to_vec()));
+        for (inside, text) in [(true, "a"), (true, "a/z"), (true, "b/x/1"), (false, "b"), (false, "b/xy"), (false, "c")]
+        {
+            assert_eq!(within.contains(&scope(text)), inside, "{text}");
+        }
+        assert!(Within::Everywhere.contains(&scope("a")) && !Within::below([]).contains(&scope("a")));
+        let many = Within::below((0..=WITHIN_MAX).map(|number| scope(&format!("a{number:03}"))));
+        assert!(matches!(&many, Within::Below(scopes) if scopes.len() == WITHIN_MAX));
     }
 
     #[test]

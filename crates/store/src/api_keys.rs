@@ -1,32 +1,82 @@
-//! API keys, by the hash of their secret.
+//! API keys, by the hash of their secret, and what their owners hold.
 
-use legation_model::{Millis, Name, Scope, access::Role, ids::ApiKeyId};
+use legation_model::{
+    Millis, Name, Scope, Within,
+    access::{Held, Holding, Permissions, PrincipalKind, Role},
+    ids::{ApiKeyId, PrincipalId},
+};
 use sqlx::any::AnyRow;
 
-use crate::{Conn, StoreError, row::Columns};
+use crate::{Conn, Page, Paged, StoreError, many, page, principals::BREAK_GLASS, roles::permissions, row::Columns};
 
-/// Who may call the API.
+/// What one principal calls the API with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
     /// Identity.
     pub id: ApiKeyId,
+    /// Whose.
+    pub owner: PrincipalId,
     /// For people; several keys may share it.
     pub name: Name,
     /// Hash of the secret.
     pub hash: Vec<u8>,
-    /// What it may do.
-    pub role: Role,
-    /// Where: at and below this scope, or everywhere.
+    /// Narrows what its owner holds to this scope and what is below it.
     pub scope: Option<Scope>,
     /// When it was made.
     pub created_at: Millis,
+    /// Who made it.
+    pub created_by: String,
     /// From when on it is refused.
     pub expires_at: Option<Millis>,
+    /// When it was last used, to within a few seconds.
+    pub last_used_at: Option<Millis>,
 }
 
-const INSERT: &str = "INSERT INTO api_keys (id, name, hash, role, scope, created_at, expires_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7)";
-const GET: &str = "SELECT * FROM api_keys WHERE id = $1";
+/// A grant of a caller, for showing; its role may hold nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The role's name.
+    pub role: Name,
+    /// What the role holds.
+    pub permissions: Permissions,
+    /// At and below this scope; everywhere without one.
+    pub scope: Option<Scope>,
+}
+
+/// A key together with all that decides about its requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The key.
+    pub key: ApiKey,
+    /// What its owner is.
+    pub kind: PrincipalKind,
+    /// Its owner's name.
+    pub owner_name: Name,
+    /// Its owner's grants.
+    pub grants: Vec<Granted>,
+    /// What they hold, narrowed to the key's scope.
+    pub held: Held,
+}
+
+/// What stands in the column of the role that keys had before they had owners: a program of that time, which may still
+/// run while a key is made on the host, takes the admin for one and refuses every other key.
+fn former_role(key: &ApiKey) -> &'static str {
+    let on_the_host = key.owner == BREAK_GLASS && key.scope.is_none();
+    if on_the_host { Role::Admin.as_str() } else { "of-its-owner" }
+}
+
+const INSERT: &str = "INSERT INTO api_keys (id, owner, name, hash, role, scope, created_at, created_by, expires_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const GET: &str = "SELECT * FROM api_keys WHERE id = $1 AND owner IS NOT NULL";
+/// One row for each grant of the owner, one without a grant if it has none, no row if it is disabled.
+const STANDING: &str = "SELECT k.id, k.owner, k.name, k.hash, k.scope, k.created_at, k.created_by, k.expires_at, \
+     k.last_used_at, p.kind, p.name AS owner_name, g.role AS granted, g.scope AS granted_at, r.permissions \
+     FROM api_keys k JOIN principals p ON p.id = k.owner LEFT JOIN grants g ON g.principal = p.id \
+     LEFT JOIN roles r ON r.name = g.role WHERE k.id = $1 AND p.disabled_at IS NULL ORDER BY g.created_at, g.id";
+const LIST: &str = "SELECT * FROM (SELECT k.id, k.owner, k.name, k.hash, k.created_at, k.created_by, k.expires_at, \
+     k.last_used_at, k.scope AS narrowed, p.scope FROM api_keys k JOIN principals p ON p.id = k.owner) AS keys \
+     WHERE (created_at, id) > ($1, $2) AND ($3 = '' OR owner = $3) AND {within} ORDER BY created_at, id LIMIT $4";
+const COUNT: &str = "SELECT COUNT(*) AS keys FROM api_keys WHERE owner = $1";
 const DELETE: &str = "DELETE FROM api_keys WHERE id = $1";
 
 /// Adds one.
@@ -36,11 +86,13 @@ const DELETE: &str = "DELETE FROM api_keys WHERE id = $1";
 pub async fn insert(conn: &mut Conn, key: &ApiKey) -> Result<(), StoreError> {
     let query = sqlx::query(INSERT)
         .bind(key.id.to_string())
+        .bind(key.owner.to_string())
         .bind(key.name.to_string())
         .bind(key.hash.clone())
-        .bind(key.role.as_str())
+        .bind(former_role(key))
         .bind(key.scope.as_ref().map(Scope::to_string))
         .bind(key.created_at)
+        .bind(key.created_by.clone())
         .bind(key.expires_at);
     conn.run_one(query).await
 }
@@ -50,7 +102,57 @@ pub async fn insert(conn: &mut Conn, key: &ApiKey) -> Result<(), StoreError> {
 /// # Errors
 /// Those of the database.
 pub async fn get(conn: &mut Conn, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError> {
-    conn.maybe(sqlx::query(GET).bind(id.to_string())).await?.as_ref().map(key).transpose()
+    conn.maybe(sqlx::query(GET).bind(id.to_string())).await?.as_ref().map(|row| key(row, "scope")).transpose()
+}
+
+/// The one with this id and what it may do; `None` also when its owner is disabled.
+///
+/// # Errors
+/// Those of the database.
+pub async fn standing(conn: &mut Conn, id: ApiKeyId) -> Result<Option<Standing>, StoreError> {
+    let rows = conn.all(sqlx::query(STANDING).bind(id.to_string())).await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let key = key(first, "scope")?;
+    let grants = rows.iter().filter_map(|row| granted(row).transpose()).collect::<Result<Vec<_>, _>>()?;
+    let holding = |grant: &Granted| Holding { permissions: grant.permissions, scope: grant.scope.clone() };
+    let held = Held::new(grants.iter().map(holding), key.scope.as_ref());
+    Ok(Some(Standing { kind: first.word("kind")?, owner_name: first.word("owner_name")?, grants, held, key }))
+}
+
+/// Those whose owners are within, of one owner if one is named, oldest first.
+///
+/// # Errors
+/// Those of the database; [`StoreError::Refused`] for a cursor of another list.
+pub async fn list(
+    conn: &mut Conn,
+    within: &Within,
+    owner: Option<PrincipalId>,
+    page: &Page,
+) -> Result<Paged<ApiKey>, StoreError> {
+    let (at, id) = page.border(Millis::MIN)?;
+    let owner = owner.map(|owner| owner.to_string()).unwrap_or_default();
+    let query = page::confined(LIST, 4, within).bind(at).bind(id).bind(owner).bind(page.rows());
+    let rows = conn.all(page::scopes(query, within)).await?;
+    let items = rows.iter().map(|row| key(row, "narrowed")).collect::<Result<_, _>>()?;
+    Ok(page.cut(items, |key| page::border(key.created_at, key.id)))
+}
+
+/// How many keys one principal owns.
+///
+/// # Errors
+/// Those of the database.
+pub async fn count(conn: &mut Conn, owner: PrincipalId) -> Result<u64, StoreError> {
+    let row = conn.maybe(sqlx::query(COUNT).bind(owner.to_string())).await?.ok_or(StoreError::NotFound)?;
+    row.number("keys")
+}
+
+/// Notes when keys were last used; an older time than the noted one changes nothing.
+///
+/// # Errors
+/// Those of the database.
+pub async fn touch_used(conn: &mut Conn, used: &[(ApiKeyId, Millis)]) -> Result<(), StoreError> {
+    const TOUCH: many::Touch = many::Touch { table: "api_keys", column: "last_used_at" };
+    many::touch(conn, TOUCH, used.iter().map(|(id, at)| (id.to_string(), *at))).await
 }
 
 /// Removes one.
@@ -61,14 +163,27 @@ pub async fn delete(conn: &mut Conn, id: ApiKeyId) -> Result<(), StoreError> {
     conn.run_one(sqlx::query(DELETE).bind(id.to_string())).await
 }
 
-fn key(row: &AnyRow) -> Result<ApiKey, StoreError> {
+fn key(row: &AnyRow, scope: &'static str) -> Result<ApiKey, StoreError> {
     Ok(ApiKey {
         id: row.word("id")?,
+        owner: row.word("owner")?,
         name: row.word("name")?,
         hash: row.bytes("hash")?,
-        role: row.word("role")?,
-        scope: row.maybe_word("scope")?,
+        scope: row.maybe_word(scope)?,
         created_at: row.time("created_at")?,
+        created_by: row.text("created_by")?,
         expires_at: row.maybe_number("expires_at")?,
+        last_used_at: row.maybe_number("last_used_at")?,
     })
+}
+
+/// The grant in a row of a standing; one of a role that is neither built in nor stored holds nothing.
+fn granted(row: &AnyRow) -> Result<Option<Granted>, StoreError> {
+    let Some(role) = row.maybe_word::<Name>("granted")? else { return Ok(None) };
+    let stored: Option<String> = row.plain("permissions")?;
+    let permissions = match role.as_str().parse::<Role>() {
+        Ok(role) => role.permissions(),
+        Err(_) => stored.as_deref().map(permissions).unwrap_or_default(),
+    };
+    Ok(Some(Granted { role, permissions, scope: row.maybe_word("granted_at")? }))
 }

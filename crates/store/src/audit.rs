@@ -1,7 +1,7 @@
 //! The audit chain. The Manager computes the hashes; the store keeps numbers unique, so that it cannot fork.
 
 use legation_model::{
-    Millis, Scope,
+    Millis, Scope, Within,
     audit::{AuditRecord, Checkpoint, Outcome},
 };
 use sqlx::any::AnyRow;
@@ -24,16 +24,15 @@ const RECORDS: many::Into = many::Into {
     conflict: "",
 };
 const GET: &str = "SELECT * FROM audit WHERE number = $1";
-const LIST: &str = concat!(
-    "SELECT * FROM audit WHERE number < $1 AND ",
-    page::in_scope!(2),
-    // An actor is spelled `name (id)`, and found by either or by both.
-    " AND ($3 = '' OR actor = $3 OR substr(actor, 1, length($3) + 2) = $3 || ' ('",
-    " OR substr(actor, length(actor) - length($3) - 1) = '(' || $3 || ')')",
-    " AND ($4 = '' OR action = $4 OR substr(action, 1, length($4) + 1) = $4 || '.')",
-    " AND ($5 = '' OR object = $5) AND ($6 = '' OR outcome = $6) AND at >= $7 AND at < $8",
-    " ORDER BY number DESC LIMIT $9"
-);
+// An actor is spelled `name (id)`, `name (id, id)` or `name/name (id, id)`, and found by any of these or by all.
+const LIST: &str = "SELECT * FROM audit WHERE number < $1 \
+     AND ($2 = '' OR actor = $2 OR substr(actor, 1, length($2) + 2) = $2 || ' (' \
+     OR substr(actor, 1, length($2) + 1) = $2 || '/' \
+     OR substr(actor, length(actor) - length($2) - 1) IN ('(' || $2 || ')', ' ' || $2 || ')') \
+     OR REPLACE(actor, '(' || $2 || ',', '') <> actor) \
+     AND ($3 = '' OR action = $3 OR substr(action, 1, length($3) + 1) = $3 || '.') \
+     AND ($4 = '' OR object = $4) AND ($5 = '' OR outcome = $5) AND at >= $6 AND at < $7 AND {within} \
+     ORDER BY number DESC LIMIT $8";
 const RANGE: &str = "SELECT * FROM audit WHERE number > $1 AND number <= $2 ORDER BY number LIMIT $3";
 const PLACES: &str =
     "SELECT * FROM audit_checkpoints WHERE kind = $1 AND number > $2 AND number <= $3 ORDER BY number LIMIT $4";
@@ -67,7 +66,7 @@ impl Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditFilter {
     /// At or below this scope; what belongs to no scope is then left out.
-    pub within: Option<Scope>,
+    pub within: Within,
     /// By this actor: the name, the id, or both as the record has them.
     pub actor: String,
     /// This action, or all those of a noun, such as `token`.
@@ -85,7 +84,7 @@ pub struct AuditFilter {
 impl Default for AuditFilter {
     fn default() -> Self {
         Self {
-            within: None,
+            within: Within::Everywhere,
             actor: String::new(),
             action: String::new(),
             object: String::new(),
@@ -122,7 +121,7 @@ fn bind(query: Statement<'static>, record: &AuditRecord) -> Result<Statement<'st
         .bind(record.address.clone())
         .bind(record.action.clone())
         .bind(record.object.clone())
-        .bind(page::within(record.scope.as_ref()))
+        .bind(record.scope.as_ref().map(Scope::to_string).unwrap_or_default())
         .bind(record.before.clone())
         .bind(record.after.clone())
         .bind(record.detail.clone())
@@ -148,9 +147,8 @@ pub async fn get(conn: &mut Conn, number: u64) -> Result<Option<AuditRecord>, St
 /// Those of the database; [`StoreError::Refused`] for a cursor of another list.
 pub async fn list(conn: &mut Conn, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRecord>, StoreError> {
     let (before, _) = page.border(Millis::MAX)?;
-    let query = sqlx::query(LIST)
+    let query = page::confined(LIST, 8, &filter.within)
         .bind(before)
-        .bind(page::within(filter.within.as_ref()))
         .bind(filter.actor.clone())
         .bind(filter.action.clone())
         .bind(filter.object.clone())
@@ -158,7 +156,7 @@ pub async fn list(conn: &mut Conn, filter: &AuditFilter, page: &Page) -> Result<
         .bind(filter.from)
         .bind(filter.until)
         .bind(page.rows());
-    let items = conn.all(query).await?.iter().map(record).collect::<Result<_, _>>()?;
+    let items = conn.all(page::scopes(query, &filter.within)).await?.iter().map(record).collect::<Result<_, _>>()?;
     Ok(page.cut(items, |record: &AuditRecord| format!("{}.", record.number)))
 }
 

@@ -1,7 +1,7 @@
 //! Delegates: one row per key within a scope.
 
 use legation_model::{
-    Millis, Name, Scope,
+    Millis, Name, Scope, Within,
     delegate::{Delegate, DelegateStatus, Standing},
     ids::{BootId, DelegateId, TokenId},
 };
@@ -17,8 +17,6 @@ use crate::{
 /// Which delegates a list shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DelegateFilter {
-    /// Only those of this scope and of those below.
-    pub scope: Option<Scope>,
     /// Only those that last proved this token.
     pub token: Option<TokenId>,
     /// Only those of this group.
@@ -43,12 +41,8 @@ const BY_KEY: &str = "SELECT * FROM delegates WHERE scope = $1 AND public_key = 
 const HOLDERS: &str = "SELECT id, boot, name, host, last_seen FROM delegates \
      WHERE token = $1 AND status <> 'pending' ORDER BY first_seen, id";
 const ADDRESSES: &str = "SELECT id, address FROM delegates WHERE token = $1";
-const LIST: &str = concat!(
-    "SELECT * FROM delegates WHERE (first_seen, id) > ($1, $2) AND ",
-    page::in_scope!(3),
-    " AND ($4 = '' OR token = $4) AND ($5 = '' OR name = $5) AND ($6 = '' OR status = $6) \
-     ORDER BY first_seen, id LIMIT $7"
-);
+const LIST: &str = "SELECT * FROM delegates WHERE (first_seen, id) > ($1, $2) AND ($3 = '' OR token = $3) \
+     AND ($4 = '' OR name = $4) AND ($5 = '' OR status = $5) AND {within} ORDER BY first_seen, id LIMIT $6";
 const SET_STATUS: &str =
     "UPDATE delegates SET status = $2, status_reason = $3, status_by = $4, status_at = $5 WHERE id = $1";
 const FORGET_BOOTS: &str = "UPDATE delegates SET former_boots = '' WHERE id = $1";
@@ -123,21 +117,25 @@ pub async fn by_keys(conn: &mut Conn, scope: &Scope, keys: &[[u8; 32]]) -> Resul
     Ok(found)
 }
 
-/// Those that the filter lets through, in the order of their first connection.
+/// Those within that the filter lets through, in the order of their first connection.
 ///
 /// # Errors
 /// Those of the database; [`StoreError::Refused`] for a cursor of another list.
-pub async fn list(conn: &mut Conn, filter: &DelegateFilter, page: &Page) -> Result<Paged<Delegate>, StoreError> {
+pub async fn list(
+    conn: &mut Conn,
+    within: &Within,
+    filter: &DelegateFilter,
+    page: &Page,
+) -> Result<Paged<Delegate>, StoreError> {
     let (at, id) = page.border(Millis::MIN)?;
-    let query = sqlx::query(LIST)
+    let query = page::confined(LIST, 6, within)
         .bind(at)
         .bind(id)
-        .bind(page::within(filter.scope.as_ref()))
         .bind(filter.token.map(|id| id.to_string()).unwrap_or_default())
         .bind(filter.name.as_ref().map(Name::to_string).unwrap_or_default())
         .bind(filter.status.map(DelegateStatus::as_str).unwrap_or_default())
         .bind(page.rows());
-    let items = conn.all(query).await?.iter().map(delegate).collect::<Result<_, _>>()?;
+    let items = conn.all(page::scopes(query, within)).await?.iter().map(delegate).collect::<Result<_, _>>()?;
     Ok(page.cut(items, |delegate| page::border(delegate.first_seen, delegate.id)))
 }
 

@@ -1,8 +1,9 @@
 //! Lists in pages whose borders are rows, so that an insert shifts nothing.
 
-use legation_model::{Millis, Scope};
+use legation_model::{Millis, Scope, Within};
+use sqlx::AssertSqlSafe;
 
-use crate::StoreError;
+use crate::{StoreError, conn::Statement};
 
 /// The most rows on one page.
 pub const PAGE_MAX: u32 = 1000;
@@ -60,16 +61,34 @@ pub(crate) fn border(at: Millis, id: impl ToString) -> String {
     format!("{at}.{}", id.to_string())
 }
 
-/// The condition by which a list's statement selects a scope, its parameter of this number, and what lies below:
-/// `0` is the character after `/`.
-macro_rules! in_scope {
-    ($n:literal) => {
-        concat!("($", $n, " = '' OR scope = $", $n, " OR (scope > $", $n, " || '/' AND scope < $", $n, " || '0'))")
-    };
-}
-pub(crate) use in_scope;
+/// Where a list's statement has its condition on the scope.
+const MARK: &str = "{within}";
 
-/// A scope as [`in_scope!`] takes it: empty for everywhere.
-pub(crate) fn within(scope: Option<&Scope>) -> String {
-    scope.map(Scope::to_string).unwrap_or_default()
+/// The statement of a list, confined to a part of the scope tree: the condition stands where the text says `{within}`,
+/// and its arguments come after the `before` others, by [`scopes`].
+pub(crate) fn confined(text: &'static str, before: usize, within: &Within) -> Statement<'static> {
+    debug_assert_eq!(text.matches(MARK).count(), 1, "{text}");
+    let condition = match within {
+        Within::Everywhere => "1 = 1".to_owned(),
+        Within::Below(scopes) if scopes.is_empty() => "1 = 0".to_owned(),
+        Within::Below(scopes) => {
+            format!("({})", (before + 1..).zip(scopes).map(in_scope).collect::<Vec<_>>().join(" OR "))
+        }
+    };
+    // Most callers see everything or one scope: those texts are few, and worth keeping prepared.
+    let few = !matches!(within, Within::Below(scopes) if scopes.len() > 1);
+    sqlx::query(AssertSqlSafe(text.replace(MARK, &condition))).persistent(few)
+}
+
+/// The scopes of a confined statement, after its other arguments.
+pub(crate) fn scopes<'q>(statement: Statement<'q>, within: &Within) -> Statement<'q> {
+    match within {
+        Within::Everywhere => statement,
+        Within::Below(scopes) => scopes.iter().fold(statement, |statement, scope| statement.bind(scope.to_string())),
+    }
+}
+
+/// One scope and what lies below it: `0` is the character after `/`.
+fn in_scope((n, _): (usize, &Scope)) -> String {
+    format!("scope = ${n} OR (scope > ${n} || '/' AND scope < ${n} || '0')")
 }

@@ -1,7 +1,7 @@
 //! Receipts of revocations: an opening statement, and facts that are only ever added.
 
 use legation_model::{
-    Millis, Scope,
+    Millis, Within,
     ids::{DelegateId, ReceiptId, TokenId},
     receipt::{Receipt, ReceiptLine, Statement},
 };
@@ -32,11 +32,8 @@ const LINES: &str = "SELECT * FROM receipt_lines WHERE receipt = $1 ORDER BY nam
 const STATEMENTS: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number";
 const LAST_STATEMENT: &str = "SELECT * FROM receipt_statements WHERE receipt = $1 ORDER BY number DESC LIMIT 1";
 const INCOMPLETE: &str = "SELECT id, token FROM receipts WHERE completed_at IS NULL";
-const LIST: &str = concat!(
-    "SELECT * FROM receipts WHERE (revoked_at < $1 OR (revoked_at = $1 AND id < $2)) AND ",
-    page::in_scope!(3),
-    " AND ($4 = '' OR token = $4) ORDER BY revoked_at DESC, id DESC LIMIT $5"
-);
+const LIST: &str = "SELECT * FROM receipts WHERE (revoked_at < $1 OR (revoked_at = $1 AND id < $2)) \
+     AND ($3 = '' OR token = $3) AND {within} ORDER BY revoked_at DESC, id DESC LIMIT $4";
 
 /// Adds one, without lines and statements: those come when it is complete.
 ///
@@ -168,20 +165,20 @@ pub async fn incomplete(conn: &mut Conn) -> Result<Vec<(ReceiptId, TokenId)>, St
     rows.iter().map(|row| Ok((row.word("id")?, row.word("token")?))).collect()
 }
 
-/// Those at or below a scope, newest first, without lines and statements: those may be many ([`get`] has them).
+/// Those within, newest first, without lines and statements: those may be many ([`get`] has them).
 ///
 /// # Errors
 /// Those of the database; [`StoreError::Refused`] for a cursor of another list.
 pub async fn list(
     conn: &mut Conn,
-    within: Option<&Scope>,
+    within: &Within,
     token: Option<TokenId>,
     page: &Page,
 ) -> Result<Paged<Receipt>, StoreError> {
     let (at, id) = page.border(Millis::MAX)?;
-    let query = sqlx::query(LIST).bind(at).bind(id).bind(page::within(within));
+    let query = page::confined(LIST, 4, within).bind(at).bind(id);
     let query = query.bind(token.map(|token| token.to_string()).unwrap_or_default()).bind(page.rows());
-    let items = conn.all(query).await?.iter().map(receipt).collect::<Result<_, _>>()?;
+    let items = conn.all(page::scopes(query, within)).await?.iter().map(receipt).collect::<Result<_, _>>()?;
     Ok(page.cut(items, |receipt: &Receipt| page::border(receipt.revoked_at, receipt.id)))
 }
 

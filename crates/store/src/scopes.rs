@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use legation_model::{Millis, Name, Scope, Text, scope::ScopeKind, token::DEFAULT_TOKEN};
+use legation_model::{
+    Millis, Name, Scope, Text, Within,
+    ids::{ApiKeyId, GrantId, PrincipalId},
+    scope::ScopeKind,
+    token::DEFAULT_TOKEN,
+};
 use sqlx::any::AnyRow;
 
 use crate::{
@@ -27,15 +32,6 @@ pub struct Place {
     pub created_by: String,
 }
 
-/// Which places a list shows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PlaceFilter {
-    /// Only this one and those below it.
-    pub scope: Option<Scope>,
-    /// Only those of this kind.
-    pub kind: Option<ScopeKind>,
-}
-
 /// What keeps a place from being deleted; of each kind of thing some, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
@@ -43,8 +39,12 @@ pub struct Contents {
     pub places: (Vec<Scope>, u64),
     /// Tokens that are not deleted, apart from a default token that was never issued.
     pub tokens: (Vec<Name>, u64),
-    /// API keys for this place alone.
-    pub keys: (Vec<Name>, u64),
+    /// API keys that are narrowed to this place.
+    pub keys: (Vec<ApiKeyId>, u64),
+    /// Grants for this place.
+    pub grants: (Vec<GrantId>, u64),
+    /// Users and service accounts that belong to this place.
+    pub principals: (Vec<PrincipalId>, u64),
     /// Tasks that have not ended.
     pub tasks: u64,
 }
@@ -70,12 +70,9 @@ const STANDING: &str = "SELECT deleted_at FROM accounts WHERE scope = $1";
 const LEASES: &str = "SELECT scope, lease FROM accounts WHERE lease IS NOT NULL AND deleted_at IS NULL";
 const LONGEST_LEASE: &str = "SELECT MAX(lease) AS lease FROM accounts";
 // The number of slashes is the depth.
-const LIST: &str = concat!(
-    "SELECT * FROM accounts WHERE REPLACE(scope, '/', ' ') > $1 AND ",
-    page::in_scope!(2),
-    " AND ($3 < 0 OR LENGTH(scope) - LENGTH(REPLACE(scope, '/', '')) = $3) AND deleted_at IS NULL \
-     ORDER BY REPLACE(scope, '/', ' ') LIMIT $4"
-);
+const LIST: &str = "SELECT * FROM accounts WHERE REPLACE(scope, '/', ' ') > $1 AND {within} \
+     AND ($2 < 0 OR LENGTH(scope) - LENGTH(REPLACE(scope, '/', '')) = $2) AND deleted_at IS NULL \
+     ORDER BY REPLACE(scope, '/', ' ') LIMIT $3";
 const UPDATE: &str = "UPDATE accounts SET description = $3, lease = $4, version = version + 1 \
      WHERE scope = $1 AND version = $2 AND deleted_at IS NULL";
 const DELETE: &str =
@@ -84,7 +81,9 @@ const BELOW: &str = "SELECT scope AS name FROM accounts WHERE scope > $1 || '/' 
      AND deleted_at IS NULL ORDER BY scope DESC";
 const TOKENS: &str = "SELECT name FROM tokens WHERE scope = $1 AND status <> 'deleted' \
      AND NOT (name = $2 AND status = 'unissued') ORDER BY name";
-const KEYS: &str = "SELECT name FROM api_keys WHERE scope = $1 ORDER BY name";
+const KEYS: &str = "SELECT id AS name FROM api_keys WHERE scope = $1 ORDER BY id";
+const GRANTS: &str = "SELECT id AS name FROM grants WHERE scope = $1 ORDER BY id";
+const PRINCIPALS: &str = "SELECT id AS name FROM principals WHERE scope = $1 ORDER BY id";
 const OPEN_TASKS: &str = "SELECT COUNT(*) AS open FROM tasks WHERE scope = $1 AND finished_at IS NULL";
 const FILLED: &str = "SELECT places_filled FROM manager WHERE one = 1";
 const SET_FILLED: &str = "UPDATE manager SET places_filled = 1 WHERE one = 1";
@@ -159,15 +158,20 @@ pub async fn longest_lease(conn: &mut Conn) -> Result<Option<Millis>, StoreError
     conn.maybe(sqlx::query(LONGEST_LEASE)).await?.map_or(Ok(None), |row| row.maybe_number("lease"))
 }
 
-/// Those that the filter lets through, in the order of the tree: a place, all below it, its next neighbour.
+/// Those within, of one kind if one is named, in the order of the tree: a place, all below it, its next neighbour.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn list(conn: &mut Conn, filter: &PlaceFilter, page: &Page) -> Result<Paged<Place>, StoreError> {
+pub async fn list(
+    conn: &mut Conn,
+    within: &Within,
+    kind: Option<ScopeKind>,
+    page: &Page,
+) -> Result<Paged<Place>, StoreError> {
     let after = page.after.clone().unwrap_or_default().replace('/', " ");
-    let depth = filter.kind.map_or(-1, |kind| kind.depth() as i64);
-    let query = sqlx::query(LIST).bind(after).bind(page::within(filter.scope.as_ref())).bind(depth).bind(page.rows());
-    let items = conn.all(query).await?.iter().map(place).collect::<Result<_, _>>()?;
+    let depth = kind.map_or(-1, |kind| kind.depth() as i64);
+    let query = page::confined(LIST, 3, within).bind(after).bind(depth).bind(page.rows());
+    let items = conn.all(page::scopes(query, within)).await?.iter().map(place).collect::<Result<_, _>>()?;
     Ok(page.cut(items, |place| place.scope.to_string()))
 }
 
@@ -206,6 +210,8 @@ pub async fn contents(conn: &mut Conn, scope: &Scope) -> Result<Contents, StoreE
         places: some_of(conn, BELOW, std::slice::from_ref(&scope)).await?,
         tokens: some_of(conn, TOKENS, &default).await?,
         keys: some_of(conn, KEYS, std::slice::from_ref(&scope)).await?,
+        grants: some_of(conn, GRANTS, std::slice::from_ref(&scope)).await?,
+        principals: some_of(conn, PRINCIPALS, std::slice::from_ref(&scope)).await?,
         tasks: open.map_or(Ok(0), |row| row.number("open"))?,
     })
 }

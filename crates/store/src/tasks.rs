@@ -1,7 +1,7 @@
 //! Tasks, from their submission on. What becomes of each of their attempts is in [`crate::attempts`].
 
 use legation_model::{
-    Millis, Scope,
+    Millis, Within,
     ids::{BootId, DelegateId, TaskId, TokenId},
     task::{Attempt, Task, TaskState},
 };
@@ -17,8 +17,6 @@ use crate::{
 /// Which tasks a list shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskFilter {
-    /// Only those of this scope and of those below.
-    pub scope: Option<Scope>,
     /// Only those in this state.
     pub state: Option<TaskState>,
     /// Only those whose newest attempt is on this delegate.
@@ -48,8 +46,8 @@ const NEW: many::Into = many::Into {
 const GET: &str = select_tasks!("WHERE id = $1");
 const LIST: &str = select_tasks!(
     "WHERE (created_at < $1 OR (created_at = $1 AND id < $2)) \
-     AND ($3 = '' OR scope = $3 OR (scope > $3 || '/' AND scope < $3 || '0')) \
-     AND ($4 = '' OR state = $4) AND ($5 = '' OR delegate = $5) ORDER BY created_at DESC, id DESC LIMIT $6"
+     AND ($3 = '' OR state = $3) AND ($4 = '' OR delegate = $4) AND {within} \
+     ORDER BY created_at DESC, id DESC LIMIT $5"
 );
 const QUEUED: &str = select_tasks!("WHERE state = 'queued' AND finished_at IS NULL ORDER BY created_at, id");
 const OPEN: &str =
@@ -110,20 +108,24 @@ pub async fn get(conn: &mut Conn, id: TaskId) -> Result<Option<Task>, StoreError
     conn.maybe(sqlx::query(GET).bind(id.to_string())).await?.as_ref().map(task).transpose()
 }
 
-/// Those that the filter lets through, newest first.
+/// Those within that the filter lets through, newest first.
 ///
 /// # Errors
 /// Those of the database; [`StoreError::Refused`] for a cursor of another list.
-pub async fn list(conn: &mut Conn, filter: &TaskFilter, page: &Page) -> Result<Paged<Task>, StoreError> {
+pub async fn list(
+    conn: &mut Conn,
+    within: &Within,
+    filter: &TaskFilter,
+    page: &Page,
+) -> Result<Paged<Task>, StoreError> {
     let (at, id) = page.border(Millis::MAX)?;
-    let query = sqlx::query(LIST)
+    let query = page::confined(LIST, 5, within)
         .bind(at)
         .bind(id)
-        .bind(page::within(filter.scope.as_ref()))
         .bind(filter.state.map(TaskState::as_str).unwrap_or_default())
         .bind(filter.delegate.map(|id| id.to_string()).unwrap_or_default())
         .bind(page.rows());
-    let items = tasks(conn, query).await?;
+    let items = tasks(conn, page::scopes(query, within)).await?;
     Ok(page.cut(items, |task| page::border(task.created_at, task.id)))
 }
 

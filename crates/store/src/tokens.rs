@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use legation_model::{
-    Millis, Name, Scope,
+    Millis, Name, Scope, Within,
     ids::{ManagerKeyId, ReceiptId, TokenId},
     receipt::Cause,
     token::{DelegateToken, Schedule, TokenLimits, TokenStatus},
@@ -20,8 +20,6 @@ use crate::{
 /// Which tokens a list shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenFilter {
-    /// Only those of this scope and of those below.
-    pub scope: Option<Scope>,
     /// Also revoked ones. Deleted ones are never listed.
     pub include_revoked: bool,
     /// Only those of this name.
@@ -49,17 +47,10 @@ const NEW: many::Into = many::Into {
 const NEW_SECRETS: many::Into =
     many::Into { table: "token_secrets", columns: "token, generation, sealed_psk, manager_key", conflict: "" };
 const GET: &str = "SELECT * FROM tokens WHERE id = $1";
-const LIST: &str = concat!(
-    "SELECT * FROM tokens WHERE (created_at, id) > ($1, $2) AND ",
-    page::in_scope!(3),
-    " AND ($4 = '' OR name = $4) AND status <> 'deleted' AND ($5 = 1 OR status <> 'revoked') \
-     ORDER BY created_at, id LIMIT $6"
-);
-const NOT_ENDED: &str = concat!(
-    "SELECT * FROM tokens WHERE created_at < $1 AND ",
-    page::in_scope!(2),
-    " AND status NOT IN ('revoked', 'deleted') ORDER BY created_at, id LIMIT $3"
-);
+const LIST: &str = "SELECT * FROM tokens WHERE (created_at, id) > ($1, $2) AND ($3 = '' OR name = $3) \
+     AND status <> 'deleted' AND ($4 = 1 OR status <> 'revoked') AND {within} ORDER BY created_at, id LIMIT $5";
+const NOT_ENDED: &str = "SELECT * FROM tokens WHERE created_at < $1 AND status NOT IN ('revoked', 'deleted') \
+     AND {within} ORDER BY created_at, id LIMIT $2";
 const STATUS: &str = "SELECT status FROM tokens WHERE id = $1";
 const STATES: &str = "SELECT id, status, version FROM tokens";
 const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issued_at = $3, version = version + 1 \
@@ -139,20 +130,24 @@ pub async fn get(conn: &mut Conn, id: TokenId) -> Result<Option<DelegateToken>, 
     conn.maybe(sqlx::query(GET).bind(id.to_string())).await?.as_ref().map(token).transpose()
 }
 
-/// Those that the filter lets through, oldest first.
+/// Those within that the filter lets through, oldest first.
 ///
 /// # Errors
 /// Those of the database; [`StoreError::Refused`] for a cursor of another list.
-pub async fn list(conn: &mut Conn, filter: &TokenFilter, page: &Page) -> Result<Paged<DelegateToken>, StoreError> {
+pub async fn list(
+    conn: &mut Conn,
+    within: &Within,
+    filter: &TokenFilter,
+    page: &Page,
+) -> Result<Paged<DelegateToken>, StoreError> {
     let (at, id) = page.border(Millis::MIN)?;
-    let query = sqlx::query(LIST)
+    let query = page::confined(LIST, 5, within)
         .bind(at)
         .bind(id)
-        .bind(page::within(filter.scope.as_ref()))
         .bind(filter.name.as_ref().map(Name::to_string).unwrap_or_default())
         .bind(i64::from(filter.include_revoked))
         .bind(page.rows());
-    let items = conn.all(query).await?.iter().map(token).collect::<Result<_, _>>()?;
+    let items = conn.all(page::scopes(query, within)).await?.iter().map(token).collect::<Result<_, _>>()?;
     Ok(page.cut(items, |token| page::border(token.created_at, token.id)))
 }
 
@@ -167,9 +162,9 @@ pub async fn not_ended(
     created_before: Option<Millis>,
     most: u32,
 ) -> Result<Vec<DelegateToken>, StoreError> {
-    let query = sqlx::query(NOT_ENDED).bind(created_before.unwrap_or(Millis::MAX));
-    let query = query.bind(page::within(Some(scope))).bind(i64::from(most));
-    conn.all(query).await?.iter().map(token).collect()
+    let within = Within::below([scope.clone()]);
+    let query = page::confined(NOT_ENDED, 2, &within).bind(created_before.unwrap_or(Millis::MAX)).bind(i64::from(most));
+    conn.all(page::scopes(query, &within)).await?.iter().map(token).collect()
 }
 
 /// Gives an unissued token its first secret and makes it active.

@@ -29,12 +29,12 @@ use crate::{
     whoami::Whoami,
 };
 
-const FOR_REAL: DryRun = DryRun { dry_run: false };
-const DRY_RUN: DryRun = DryRun { dry_run: true };
+pub(super) const FOR_REAL: DryRun = DryRun { dry_run: false };
+pub(super) const DRY_RUN: DryRun = DryRun { dry_run: true };
 
 /// A request without a query or a body.
 #[derive(Serialize)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
 fn one(scope: &Place) -> String {
     fill(routes::SCOPE, &Dotted(scope.clone()))

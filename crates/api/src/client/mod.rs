@@ -1,5 +1,6 @@
 //! The typed client: one method per route.
 
+mod access_calls;
 mod audit;
 mod calls;
 mod error;
@@ -116,6 +117,11 @@ impl Client {
         let body = encode(body)?;
         let request = self.request(Method::PATCH, path).query(query).header(CONTENT_TYPE, "application/json");
         self.answer(request.header(IF_MATCH, format!("\"{version}\"")).body(body)).await
+    }
+
+    async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        let request = self.request(Method::PUT, path).header(CONTENT_TYPE, "application/json");
+        self.answer(request.body(encode(body)?)).await
     }
 
     async fn delete<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ClientError> {

@@ -10,8 +10,8 @@ use legation_api::{
 };
 use legation_cli::exit_codes;
 use legation_model::{
-    access::Role,
-    ids::ApiKeyId,
+    access::PrincipalKind,
+    ids::{ApiKeyId, PrincipalId},
     secret::Secret,
     task::TaskState,
     token::{Token as TokenValue, TokenStatus},
@@ -84,13 +84,14 @@ impl Machine {
     }
 
     fn answers(&self) {
-        let role = Role::Admin;
         let whoami = Whoami {
+            principal: PrincipalId([0; 16]),
+            kind: PrincipalKind::ServiceAccount,
+            name: "break-glass".parse().expect("a name"),
             key: ApiKeyId([1; 16]),
-            name: "up".to_owned(),
-            role,
-            permissions: Whoami::permissions_of(role),
-            scope: None,
+            key_name: "up".parse().expect("a name"),
+            key_scope: None,
+            grants: Vec::new(),
             expires_at: None,
             manager_version: "0.1.0".to_owned(),
         };

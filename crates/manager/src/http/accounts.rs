@@ -8,7 +8,7 @@ use legation_api::{
     accounts::{Account, AccountsQuery, CreateAccount},
 };
 use legation_model::{Scope, scope::ScopeKind};
-use legation_store::scopes::{Place, PlaceFilter};
+use legation_store::scopes::Place;
 
 use super::{
     request::{Body, Id, Nothing, Params, paged},
@@ -24,8 +24,8 @@ pub(super) async fn list(
     caller: Caller,
     Params(query): Params<AccountsQuery>,
 ) -> Result<Json<List<Account>>, Refusal> {
-    let filter = PlaceFilter { kind: Some(ScopeKind::Account), ..PlaceFilter::default() };
-    let found = manager.list_scopes(&caller, filter, paged(query.limit, query.cursor)?).await?;
+    let page = paged(query.limit, query.cursor)?;
+    let found = manager.list_scopes(&caller, None, Some(ScopeKind::Account), page).await?;
     Ok(ok(List { items: found.items.iter().map(shown).collect(), next: found.next }))
 }
 

@@ -25,8 +25,8 @@ pub(super) async fn list(
     caller: Caller,
     Params(query): Params<DelegatesQuery>,
 ) -> Result<Json<List<Delegate>>, Refusal> {
-    let filter = DelegateFilter { scope: query.scope, token: query.token, name: query.name, status: query.status };
-    let found = manager.list_delegates(&caller, filter, paged(query.limit, query.cursor)?).await?;
+    let filter = DelegateFilter { token: query.token, name: query.name, status: query.status };
+    let found = manager.list_delegates(&caller, query.scope, filter, paged(query.limit, query.cursor)?).await?;
     let items = found.items.iter().map(|delegate| shown(&manager, delegate));
     Ok(ok(List { items: items.filter(|delegate| delegate.connected || !query.connected).collect(), next: found.next }))
 }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
+    http::{HeaderMap, Method, StatusCode, Uri, header::AUTHORIZATION, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -26,7 +26,7 @@ pub enum Access {
     Public,
     /// Every valid key.
     AnyKey,
-    /// Keys whose role holds this permission.
+    /// Callers that hold this permission somewhere; where it counts is the handler's to ask.
     Needs(Permission),
 }
 
@@ -37,13 +37,27 @@ pub(super) async fn check(
     next: Next,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
+    let mut asking = None;
     if access != Access::Public {
         match allow(&manager, access, &parts).await {
-            Ok(caller) => parts.extensions.insert(caller),
+            Ok(caller) => {
+                asking = Some((caller.clone(), parts.method.clone(), parts.uri.clone()));
+                parts.extensions.insert(caller);
+            }
             Err(refusal) => return refusal.into_response(),
-        };
+        }
     }
-    let request = Request::from_parts(parts, body);
+    let answer = run(&manager, Request::from_parts(parts, body), next).await;
+    // Where a permission counts is for the handler to say, and so is this refusal.
+    if answer.status() == StatusCode::FORBIDDEN
+        && let Some((caller, method, uri)) = asking
+    {
+        note(&manager, access, &caller, &method, &uri);
+    }
+    answer
+}
+
+async fn run(manager: &Manager, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
@@ -54,15 +68,18 @@ pub(super) async fn check(
 
 async fn allow(manager: &Manager, access: Access, request: &Parts) -> Result<Caller, Refusal> {
     let id = request.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let caller = manager.authenticate(presented(&request.headers)?, id).await?;
-    let caller = Caller { address: source(request), ..caller };
-    if let Access::Needs(permission) = access {
-        caller.require(permission).inspect_err(|_| {
-            let refused = Change::new("access.refuse", asked(request), None);
-            manager.note_refusal(caller.actor(), refused.detail(format!("needs {permission}")));
-        })?;
-    }
-    Ok(caller)
+    let mut caller = manager.authenticate(presented(&request.headers)?, id).await?;
+    caller.address = source(request);
+    let Access::Needs(permission) = access else { return Ok(caller) };
+    caller.require(permission).inspect_err(|_| note(manager, access, &caller, &request.method, &request.uri))?;
+    Ok(caller.needing(permission))
+}
+
+/// Has a refusal recorded.
+fn note(manager: &Manager, access: Access, caller: &Caller, method: &Method, uri: &Uri) {
+    let Access::Needs(permission) = access else { return };
+    let refused = Change::new("access.refuse", asked(method, uri), None);
+    manager.note_refusal(caller.actor(), refused.detail(format!("needs {permission}")));
 }
 
 /// Where a request comes from, for audit records.
@@ -71,10 +88,10 @@ fn source(request: &Parts) -> Option<IpAddr> {
 }
 
 /// What was asked for, without what may be a secret in the wrong place: no id and no word of a route is so long.
-fn asked(request: &Parts) -> String {
+fn asked(method: &Method, uri: &Uri) -> String {
     let short = |part: &str| if part.len() > PATH_PART_MAX { "…".to_owned() } else { part.to_owned() };
-    let parts: Vec<String> = request.uri.path().split('/').take(PATH_PARTS_MAX).map(short).collect();
-    format!("{} {}", request.method, parts.join("/"))
+    let parts: Vec<String> = uri.path().split('/').take(PATH_PARTS_MAX).map(short).collect();
+    format!("{method} {}", parts.join("/"))
 }
 
 /// The key in `Authorization: Bearer` or `x-api-key`; both at once would leave open which one counts.

@@ -1,17 +1,21 @@
 //! The route table: every route, its permission, and the function that runs.
 
 mod accounts;
+mod api_keys;
 mod audit;
 mod delegates;
+mod grants;
 mod guard;
 mod health;
 mod link;
 mod openapi;
 mod output;
+mod principals;
 mod receipts;
 mod request;
 mod respond;
 mod revoke;
+mod roles;
 mod scopes;
 mod signing_keys;
 mod tasks;
@@ -90,6 +94,25 @@ pub fn table() -> Vec<Route> {
         get(routes::AUDIT_TAIL, Needs(P::AuditView), audit::tail),
         get(routes::SIGNING_KEYS, Public, signing_keys::list),
         get(routes::SIGNING_KEY, Public, signing_keys::show),
+        get(routes::PRINCIPALS, Needs(P::AccessView), principals::list),
+        post(routes::PRINCIPALS, Needs(P::AccessEdit), principals::create),
+        get(routes::PRINCIPAL, Needs(P::AccessView), principals::show),
+        delete(routes::PRINCIPAL, Needs(P::AccessEdit), principals::delete),
+        post(routes::PRINCIPAL_DISABLE, Needs(P::AccessEdit), principals::disable),
+        post(routes::PRINCIPAL_ENABLE, Needs(P::AccessEdit), principals::enable),
+        get(routes::ROLES, Needs(P::AccessView), roles::list),
+        post(routes::ROLES, Needs(P::AccessEdit), roles::create),
+        get(routes::ROLE, Needs(P::AccessView), roles::show),
+        put(routes::ROLE, Needs(P::AccessEdit), roles::update),
+        delete(routes::ROLE, Needs(P::AccessEdit), roles::delete),
+        get(routes::GRANTS, Needs(P::AccessView), grants::list),
+        post(routes::GRANTS, Needs(P::AccessEdit), grants::create),
+        get(routes::GRANT, Needs(P::AccessView), grants::show),
+        delete(routes::GRANT, Needs(P::AccessEdit), grants::delete),
+        get(routes::API_KEYS, Needs(P::AccessView), api_keys::list),
+        post(routes::API_KEYS, Needs(P::AccessEdit), api_keys::create),
+        get(routes::API_KEY, Needs(P::AccessView), api_keys::show),
+        delete(routes::API_KEY, Needs(P::AccessEdit), api_keys::revoke),
         link_route(),
     ]
 }
@@ -134,6 +157,10 @@ fn post<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Acc
 
 fn patch<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
     Route { method: Method::PATCH, path, access, handler: on(MethodFilter::PATCH, handler) }
+}
+
+fn put<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
+    Route { method: Method::PUT, path, access, handler: on(MethodFilter::PUT, handler) }
 }
 
 fn delete<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {

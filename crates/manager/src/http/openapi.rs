@@ -6,7 +6,8 @@ use utoipa::{
 };
 
 use super::{
-    accounts, audit, delegates, health, link, output, receipts, revoke, scopes, signing_keys, tasks, tokens, whoami,
+    accounts, api_keys, audit, delegates, grants, health, link, output, principals, receipts, revoke, roles, scopes,
+    signing_keys, tasks, tokens, whoami,
 };
 
 #[derive(OpenApi)]
@@ -22,6 +23,11 @@ use super::{
         tasks::submit, tasks::list, tasks::show, tasks::cancel, output::stream,
         receipts::list, receipts::show,
         audit::list, audit::show, audit::export, audit::tail, signing_keys::list, signing_keys::show, link::upgrade,
+        principals::list, principals::create, principals::show, principals::disable, principals::enable,
+        principals::delete,
+        roles::list, roles::create, roles::show, roles::update, roles::delete,
+        grants::list, grants::create, grants::show, grants::delete,
+        api_keys::list, api_keys::create, api_keys::show, api_keys::revoke,
     ),
     components(schemas(
         legation_api::revoke::RevokePreview, legation_api::tokens::IssuePreview, legation_api::tasks::Task,

@@ -41,7 +41,7 @@ pub(super) async fn stream(
         Some(value) => Some(position(value.to_str().unwrap_or_default())?),
         None => None,
     };
-    let reader = OutputReader::new(manager, id, after, query.follow);
+    let reader = OutputReader::new(manager, caller, id, after, query.follow);
     Ok(Sse::new(events(reader)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 

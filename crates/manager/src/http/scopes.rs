@@ -9,7 +9,7 @@ use legation_api::{
     scopes::{CreateScope, DeletedScope, Scope, ScopesQuery, UpdateScope},
 };
 use legation_model::scope::Dotted;
-use legation_store::scopes::{Place, PlaceFilter};
+use legation_store::scopes::Place;
 
 use super::{
     request::{Body, Id, Nothing, Params, Seen, paged},
@@ -27,8 +27,7 @@ pub(super) async fn list(
 ) -> Result<Json<List<Scope>>, Refusal> {
     let (wanted, page) = (query.wanted()?, paged(query.limit, query.cursor)?);
     let Some(wanted) = wanted else { return Ok(ok(List { items: Vec::new(), next: None })) };
-    let filter = PlaceFilter { scope: wanted.within, kind: wanted.kind };
-    let found = manager.list_scopes(&caller, filter, page).await?;
+    let found = manager.list_scopes(&caller, wanted.within, wanted.kind, page).await?;
     Ok(ok(List { items: found.items.iter().map(shown).collect(), next: found.next }))
 }
 

@@ -44,8 +44,8 @@ pub(super) async fn list(
     caller: Caller,
     Params(query): Params<TasksQuery>,
 ) -> Result<Json<List<Task>>, Refusal> {
-    let filter = TaskFilter { scope: query.scope, state: query.state, delegate: query.delegate };
-    let found = manager.list_tasks(&caller, filter, paged(query.limit, query.cursor)?).await?;
+    let filter = TaskFilter { state: query.state, delegate: query.delegate };
+    let found = manager.list_tasks(&caller, query.scope, filter, paged(query.limit, query.cursor)?).await?;
     Ok(ok(List { items: found.items.iter().map(Task::from).collect(), next: found.next }))
 }
 

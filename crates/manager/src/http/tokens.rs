@@ -35,8 +35,8 @@ pub(super) async fn list(
     caller: Caller,
     Params(query): Params<TokensQuery>,
 ) -> Result<Json<List<Token>>, Refusal> {
-    let filter = TokenFilter { scope: query.scope, include_revoked: query.include_revoked, name: query.name };
-    let found = manager.list_tokens(&caller, filter, paged(query.limit, query.cursor)?).await?;
+    let filter = TokenFilter { include_revoked: query.include_revoked, name: query.name };
+    let found = manager.list_tokens(&caller, query.scope, filter, paged(query.limit, query.cursor)?).await?;
     Ok(ok(List { items: found.items.iter().map(Token::from).collect(), next: found.next }))
 }
 

@@ -3,13 +3,13 @@
 use legation_model::{
     Millis, Name, Scope,
     delegate::{Delegate, DelegateStatus, Isolation},
-    ids::{AttemptId, BootId, DelegateId, ReceiptId, TaskId, TokenId},
+    ids::{AttemptId, BootId, DelegateId, PrincipalId, ReceiptId, TaskId, TokenId},
     receipt::{Cause, Receipt, ReceiptLine, Statement},
     task::{Attempt, Task, TaskKind, TaskState},
     token::{DelegateToken, Enrolment, TokenLimits, TokenStatus},
 };
 
-use legation_store::tasks::New;
+use legation_store::{api_keys::ApiKey, tasks::New};
 
 pub(crate) const NOW: Millis = 1_800_000_000_000;
 
@@ -141,4 +141,18 @@ pub(crate) fn receipt(number: u64, token: TokenId, delegates: u64) -> Receipt {
 
 pub(crate) fn statement(number: u32) -> Statement {
     Statement { number, body: "{}".to_owned(), signature: vec![number as u8; 64], key: [2; 32] }
+}
+
+pub(crate) fn api_key(number: u64, owner: PrincipalId) -> ApiKey {
+    ApiKey {
+        id: id(number),
+        owner,
+        name: name("laptop"),
+        hash: vec![number as u8; 32],
+        scope: None,
+        created_at: NOW + number as Millis,
+        created_by: "someone".to_owned(),
+        expires_at: None,
+        last_used_at: None,
+    }
 }

@@ -3,24 +3,22 @@
 use std::collections::BTreeSet;
 
 use legation_model::{
-    Millis,
-    access::Role,
+    Millis, Within,
     audit::{self as audit_model, AuditRecord, Outcome},
     delegate::{CloneReport, DelegateStatus, Standing},
     ids::{DelegateId, TokenId},
     receipt::{Cause, Receipt, ReceiptLine},
-    scope::ScopeKind,
+    scope::{ScopeKind, WITHIN_MAX},
     token::{Schedule, TokenStatus},
 };
 use legation_store::{
     Page, Store, StoreError,
-    api_keys::{self, ApiKey},
     audit::{self, AuditFilter},
     clones,
     delegates::{self, DelegateFilter},
     idempotency::{self, Answered},
     job, keys, receipts,
-    scopes::{self, Contents, PlaceFilter},
+    scopes::{self, Contents},
     tokens::{self, TokenFilter},
 };
 
@@ -64,17 +62,23 @@ pub(crate) async fn scopes(place: &Place) {
         assert_eq!(found.as_ref(), Some(&same));
         assert_eq!(write!(store, |tx| scopes::insert(tx, &same).await), Err(StoreError::Taken));
     }
-    let list = async |within: Option<&str>, kind: Option<ScopeKind>| {
-        let filter = PlaceFilter { scope: within.map(scope), kind };
+    let list = async |within: Within, kind: Option<ScopeKind>| {
         let page = Page::first(10);
-        let paged = read!(store, |conn| scopes::list(conn, &filter, &page).await).unwrap();
+        let paged = read!(store, |conn| scopes::list(conn, &within, kind, &page).await).unwrap();
         paged.items.iter().map(|place| place.scope.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(list(None, None).await, ["acme", "acme/shop", "acme-2", "beta"], "the order of the tree");
-    assert_eq!(list(Some("acme"), None).await, ["acme", "acme/shop"]);
-    assert_eq!(list(Some("acme/shop"), None).await, ["acme/shop"]);
-    assert_eq!(list(None, Some(ScopeKind::Account)).await, ["acme", "acme-2", "beta"]);
-    assert_eq!(list(Some("acme"), Some(ScopeKind::Organization)).await, ["acme/shop"]);
+    let below = |scopes: &[&str]| Within::below(scopes.iter().map(|text| scope(text)));
+    let all = ["acme", "acme/shop", "acme-2", "beta"];
+    assert_eq!(list(Within::Everywhere, None).await, all, "the order of the tree");
+    assert_eq!(list(below(&["acme"]), None).await, ["acme", "acme/shop"]);
+    assert_eq!(list(below(&["acme/shop"]), None).await, ["acme/shop"]);
+    assert_eq!(list(Within::Everywhere, Some(ScopeKind::Account)).await, ["acme", "acme-2", "beta"]);
+    assert_eq!(list(below(&["acme"]), Some(ScopeKind::Organization)).await, ["acme/shop"]);
+    assert_eq!(list(below(&["beta", "acme/shop", "none"]), None).await, ["acme/shop", "beta"]);
+    assert_eq!(list(below(&["acme", "acme/shop", "acme-2"]), None).await, ["acme", "acme/shop", "acme-2"]);
+    assert_eq!(list(below(&[]), None).await, Vec::<String>::new());
+    let many = (0..WITHIN_MAX - 1).map(|number| scope(&format!("a{number}"))).chain([scope("beta")]);
+    assert_eq!(list(Within::below(many), None).await, ["beta"]);
     assert_eq!(read!(store, |conn| scopes::get(conn, &scope("none")).await), Ok(None));
     let asked: BTreeSet<_> = ["acme", "acme/none", "acme/shop", "none"].map(scope).into();
     let known = read!(store, |conn| scopes::known(conn, &asked).await).unwrap();
@@ -215,7 +219,7 @@ pub(crate) async fn token_life(place: &Place) {
     let shown = async |include_revoked| {
         let filter = TokenFilter { include_revoked, ..TokenFilter::default() };
         let page = Page::first(10);
-        read!(store, |conn| tokens::list(conn, &filter, &page).await).unwrap().items.len()
+        read!(store, |conn| tokens::list(conn, &Within::Everywhere, &filter, &page).await).unwrap().items.len()
     };
     assert_eq!((shown(false).await, shown(true).await), (0, 1));
     delete().await.unwrap();
@@ -265,12 +269,16 @@ pub(crate) async fn delegates(place: &Place) {
     assert_eq!(of_token.iter().map(|found| found.last_seen).collect::<Vec<_>>(), [NOW + 50]);
     let list = async |filter: DelegateFilter| {
         let page = Page::first(10);
-        read!(store, |conn| delegates::list(conn, &filter, &page).await).unwrap().items.len()
+        read!(store, |conn| delegates::list(conn, &Within::Everywhere, &filter, &page).await).unwrap().items.len()
     };
     assert_eq!(list(DelegateFilter { name: Some(name("renamed")), ..Default::default() }).await, 1);
     assert_eq!(list(DelegateFilter { token: Some(id(404)), ..Default::default() }).await, 0);
-    assert_eq!(list(DelegateFilter { scope: Some(scope("acme")), ..Default::default() }).await, 1);
-    assert_eq!(list(DelegateFilter { scope: Some(scope("beta")), ..Default::default() }).await, 0);
+    let within = async |scopes: &[&str]| {
+        let within = Within::below(scopes.iter().map(|text| scope(text)));
+        let (filter, page) = (DelegateFilter::default(), Page::first(10));
+        read!(store, |conn| delegates::list(conn, &within, &filter, &page).await).unwrap().items.len()
+    };
+    assert_eq!((within(&["acme"]).await, within(&["beta"]).await, within(&["beta", "acme"]).await), (1, 0, 1));
 }
 
 pub(crate) async fn delegates_that_wait_and_that_go(place: &Place) {
@@ -288,7 +296,7 @@ pub(crate) async fn delegates_that_wait_and_that_go(place: &Place) {
     let of = async |status| {
         let filter = DelegateFilter { status: Some(status), ..Default::default() };
         let page = Page::first(10);
-        read!(store, |conn| delegates::list(conn, &filter, &page).await).unwrap().items.len()
+        read!(store, |conn| delegates::list(conn, &Within::Everywhere, &filter, &page).await).unwrap().items.len()
     };
     assert_eq!((of(DelegateStatus::Pending).await, of(DelegateStatus::Allowed).await), (1, 2));
 
@@ -352,7 +360,7 @@ pub(crate) async fn receipts(place: &Place) {
     assert_eq!((found.lines[1].stopped_reported_at, found.lines[1].tasks_killed), (Some(NOW + 3), Some(3)));
     assert_eq!(found.lines[0].stopped_reported_at, None);
     let page = Page::first(10);
-    let list = read!(store, |conn| receipts::list(conn, None, None, &page).await).unwrap();
+    let list = read!(store, |conn| receipts::list(conn, &Within::Everywhere, None, &page).await).unwrap();
     assert_eq!(list.items.iter().map(|receipt| receipt.id).collect::<Vec<_>>(), [id(1)]);
 }
 
@@ -393,7 +401,7 @@ pub(crate) async fn audit(place: &Place) {
     let some = |text: &str| text.to_owned();
     for (filter, numbers) in [
         // What belongs to no scope is in none.
-        (AuditFilter { within: Some(scope("acme")), ..all.clone() }, vec![3, 1]),
+        (AuditFilter { within: Within::below([scope("acme")]), ..all.clone() }, vec![3, 1]),
         (AuditFilter { actor: some("someone"), ..all.clone() }, vec![3, 2, 1]),
         (AuditFilter { actor: some("key_1"), ..all.clone() }, vec![3, 2, 1]),
         (AuditFilter { actor: some("someone (key_1)"), ..all.clone() }, vec![3, 2, 1]),
@@ -460,28 +468,6 @@ pub(crate) async fn keys(place: &Place) {
     );
 }
 
-pub(crate) async fn api_keys(place: &Place) {
-    let store = place.open().await;
-    for (number, scope) in [(1, None), (2, Some(scope("acme")))] {
-        let key = ApiKey {
-            id: id(number),
-            name: name("admin"),
-            hash: vec![7; 32],
-            role: Role::Operator,
-            scope,
-            created_at: NOW,
-            expires_at: Some(NOW + 1),
-        };
-        let inserted = key.clone();
-        write!(store, |tx| api_keys::insert(tx, &inserted).await).unwrap();
-        assert_eq!(read!(store, |conn| api_keys::get(conn, key.id).await), Ok(Some(key)));
-    }
-    write!(store, |tx| api_keys::delete(tx, id(1)).await).unwrap();
-    assert_eq!(write!(store, |tx| api_keys::delete(tx, id(1)).await), Err(StoreError::NotFound));
-    assert_eq!(read!(store, |conn| api_keys::get(conn, id(1)).await), Ok(None));
-    assert!(read!(store, |conn| api_keys::get(conn, id(2)).await).unwrap().is_some());
-}
-
 pub(crate) async fn idempotency(place: &Place) {
     let store = place.open().await;
     let put = async |actor: &'static str, at| {
@@ -505,7 +491,7 @@ pub(crate) async fn pages_stay_stable_under_inserts(place: &Place) {
     }
     let page = async |after| {
         let (filter, page) = (TokenFilter::default(), Page { limit: 2, after });
-        read!(store, |conn| tokens::list(conn, &filter, &page).await)
+        read!(store, |conn| tokens::list(conn, &Within::Everywhere, &filter, &page).await)
     };
     let mut seen = Vec::new();
     let mut after = None;

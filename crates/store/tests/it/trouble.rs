@@ -10,7 +10,7 @@ use std::{
 };
 
 use legation_model::receipt::Cause;
-use legation_store::{Store, StoreError, api_keys, receipts, tasks, tokens};
+use legation_store::{Store, StoreError, api_keys, principals::BREAK_GLASS, receipts, tasks, tokens};
 use sqlx::{AssertSqlSafe, Executor};
 use tokio::sync::Semaphore;
 
@@ -154,15 +154,7 @@ async fn what_is_deleted_leaves_the_file() {
     let place = Place::sqlite();
     let store = place.open().await;
     let canary = b"a-canary-that-must-not-stay-in-a-free-page".to_vec();
-    let key = api_keys::ApiKey {
-        id: id(1),
-        name: make::name("admin"),
-        hash: canary.clone(),
-        role: legation_model::access::Role::Admin,
-        scope: None,
-        created_at: NOW,
-        expires_at: None,
-    };
+    let key = api_keys::ApiKey { hash: canary.clone(), ..make::api_key(1, BREAK_GLASS) };
     write!(store, |tx| api_keys::insert(tx, &key).await).unwrap();
     write!(store, |tx| api_keys::delete(tx, id(1)).await).unwrap();
     store.close().await;

@@ -1,6 +1,7 @@
 //! Tasks, their attempts and their output.
 
 use legation_model::{
+    Within,
     delegate::Delegate,
     ids::{AttemptId, TaskId, TokenId},
     task::{Attempt, TaskState},
@@ -103,13 +104,18 @@ pub(crate) async fn tasks(place: &Place) {
     assert_eq!((end(TaskState::Rejected).await, end(TaskState::Cancelled).await), (Ok(true), Ok(false)));
     let list = async |filter: TaskFilter| {
         let page = Page::first(10);
-        let paged = read!(store, |conn| tasks::list(conn, &filter, &page).await).unwrap();
+        let paged = read!(store, |conn| tasks::list(conn, &Within::Everywhere, &filter, &page).await).unwrap();
         paged.items.iter().map(|task| task.id).collect::<Vec<_>>()
     };
     assert_eq!(list(TaskFilter::default()).await, [id(2), id(1)], "newest first");
     assert_eq!(list(TaskFilter { state: Some(TaskState::Rejected), ..Default::default() }).await, [id(2)]);
     assert_eq!(list(TaskFilter { delegate: Some(id(1)), ..Default::default() }).await, [id(1)]);
-    assert_eq!(list(TaskFilter { scope: Some(scope("acme/shop")), ..Default::default() }).await, []);
+    let within = async |scopes: &[&str]| {
+        let within = Within::below(scopes.iter().map(|text| scope(text)));
+        let (filter, page) = (TaskFilter::default(), Page::first(10));
+        read!(store, |conn| tasks::list(conn, &within, &filter, &page).await).unwrap().items.len()
+    };
+    assert_eq!((within(&["acme/shop"]).await, within(&["acme"]).await, within(&["beta", "acme"]).await), (0, 2, 2));
 }
 
 pub(crate) async fn late_results_change_nothing(place: &Place) {

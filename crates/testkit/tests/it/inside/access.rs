@@ -1,33 +1,51 @@
 //! Who may do what, for every route of the table: a route that nobody thought of here fails.
 
 use legation_api::{
-    Code, accounts::CreateAccount, audit::AuditQuery, receipts::Receipt, revoke::RevokeToken, routes,
-    scopes::CreateScope, tasks::Task, tokens::CreateToken,
+    Code,
+    accounts::CreateAccount,
+    audit::AuditQuery,
+    grants::{CreateGrant, GrantsQuery},
+    principals::CreatePrincipal,
+    receipts::Receipt,
+    revoke::RevokeToken,
+    roles::{CreateRole, words},
+    routes,
+    scopes::CreateScope,
+    tasks::Task,
+    tokens::CreateToken,
 };
 use legation_manager::http::{self, Access, Route};
 use legation_model::{
     Clock as _, Secret,
-    access::Role,
+    access::{Permission, Permissions, PrincipalKind, Role},
     api_key::ApiKey,
-    ids::{ApiKeyId, DelegateId, ManagerKeyId, ReceiptId, TaskId, TokenId},
+    ids::{ApiKeyId, DelegateId, GrantId, ManagerKeyId, PrincipalId, ReceiptId, TaskId, TokenId},
     token::TokenStatus,
 };
 use legation_store::{api_keys, job};
 use legation_testkit::{Engine, Inside};
 use reqwest::{Method, RequestBuilder};
 
-use super::raw::{Answer, Raw, answer, key};
+use super::raw::{Answer, Raw, answer, key, key_of, principal};
 
 super::on_both!(
     nobody_passes_without_an_accepted_key,
     each_role_does_what_it_may_and_no_more,
     foreign_objects_answer_like_those_that_never_were,
     a_key_of_the_scope_itself_works_in_it,
+    one_permission_opens_its_routes_and_all_the_others_do_not,
+    several_grants_count_each_in_its_place,
+    somebody_who_is_disabled_does_nothing,
     a_key_ends_at_its_millisecond,
 );
 
 /// The account that the objects of these tests are not in.
 const ELSEWHERE: &str = "elsewhere";
+/// A role that may change access and nothing else, and another one that nobody has.
+const ACCESSOR: &str = "accessor";
+const SPARE: &str = "spare";
+/// More than grants are made in one test.
+const GRANTLESS: usize = 32;
 
 /// The least that a caller must be for a route, written down a second time on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +70,8 @@ impl Least {
 /// What a route is tried with.
 struct Case {
     least: Least,
+    /// Whether it is about something that belongs to no scope.
+    tree: bool,
     /// The path of an object that exists, and of one of its kind that never did.
     path: String,
     missing: String,
@@ -74,6 +94,11 @@ struct Things {
     receipt: Receipt,
     signing_key: ManagerKeyId,
     record: u64,
+    principal: PrincipalId,
+    /// Principals that have no grant yet, for those who give some.
+    grantless: Vec<PrincipalId>,
+    grant: GrantId,
+    api_key: ApiKeyId,
     number: std::cell::Cell<u32>,
     _puppet: legation_testkit::Puppet,
 }
@@ -104,7 +129,19 @@ impl Things {
         let of_default = AuditQuery { action: Some("token.revoke".to_owned()), ..AuditQuery::default() };
         let record = inside.client.audit(&of_default).await.expect("records").items[0].number;
         let (active, revoked) = (active.id, revoked.id);
+        let mut grantless = Vec::new();
+        for number in 0..GRANTLESS {
+            grantless.push(Self::service_account(&inside, &format!("grantless{number}")).await);
+        }
+        let owner = Self::access(&inside).await;
+        let query = GrantsQuery { principal: Some(owner), ..GrantsQuery::default() };
+        let grant = inside.client.grants(&query).await.expect("grants").items[0].id;
+        let api_key = key_of(&inside, owner, None, None).await.id;
         Self {
+            principal: owner,
+            grantless,
+            grant,
+            api_key,
             inside,
             raw,
             active,
@@ -118,6 +155,27 @@ impl Things {
             number: std::cell::Cell::default(),
             _puppet: puppet,
         }
+    }
+
+    /// Two roles that may change access and nothing else, and a service account that has one of them.
+    async fn access(inside: &Inside) -> PrincipalId {
+        for role in [ACCESSOR, SPARE] {
+            let name = role.parse().expect("a name");
+            let permissions = vec!["core_access_edit".to_owned()];
+            let request = CreateRole { name, description: Default::default(), permissions };
+            inside.client.create_role(&request).await.expect("a role");
+        }
+        let (principal, scope) = (Self::service_account(inside, "owner").await, "default".parse().ok());
+        let request = CreateGrant { principal, role: ACCESSOR.parse().expect("a name"), scope };
+        inside.client.create_grant(&request).await.expect("a grant");
+        principal
+    }
+
+    async fn service_account(inside: &Inside, name: &str) -> PrincipalId {
+        let (kind, scope) = (PrincipalKind::ServiceAccount, "default".parse().ok());
+        let request =
+            CreatePrincipal { kind, scope, name: name.parse().expect("a name"), description: Default::default() };
+        inside.client.create_principal(&request).await.expect("a principal").id
     }
 
     /// What each route of the table is tried with.
@@ -187,6 +245,44 @@ impl Things {
                 ..self.making(Operator, route.path, |_, account, _| format!(r#"{{"scope":"{account}"}}"#))
             },
             ("DELETE", routes::TOKEN) => Self::trying(Admin, route.path, self.revoked, never),
+            (GET, routes::PRINCIPALS | routes::GRANTS | routes::API_KEYS) => Case {
+                missing: format!("{}?scope=never", route.path),
+                path: format!("{}?scope=default", route.path),
+                ..plain(Operator)
+            },
+            (GET, routes::ROLES) => Case { tree: true, ..plain(Operator) },
+            (GET, routes::PRINCIPAL) => Self::one(Operator, route.path, self.principal, PrincipalId([9; 16])),
+            (GET, routes::GRANT) => Self::one(Operator, route.path, self.grant, GrantId([9; 16])),
+            (GET, routes::API_KEY) => Self::one(Operator, route.path, self.api_key, ApiKeyId([9; 16])),
+            (GET, routes::ROLE) => Case { tree: true, ..Self::one(Operator, route.path, SPARE, "never") },
+            ("POST", routes::PRINCIPALS) => self.making(Admin, route.path, |this, account, _| {
+                format!(r#"{{"kind":"service_account","scope":"{account}","name":"p{}"}}"#, this.next())
+            }),
+            ("POST", routes::GRANTS) => self.making(Admin, route.path, |this, account, _| {
+                let principal = this.grantless[this.next() as usize % this.grantless.len()];
+                format!(r#"{{"principal":"{principal}","role":"{ACCESSOR}","scope":"{account}"}}"#)
+            }),
+            ("POST", routes::API_KEYS) => self.making(Admin, route.path, |this, account, _| {
+                let owner = if account == "default" { this.principal } else { PrincipalId([9; 16]) };
+                format!(r#"{{"owner":"{owner}","name":"k","scope":"default"}}"#)
+            }),
+            ("POST", routes::ROLES) => Case {
+                tree: true,
+                ..self.making(Admin, route.path, |this, _, _| {
+                    format!(r#"{{"name":"r{}","permissions":["core_access_edit"]}}"#, this.next())
+                })
+            },
+            ("PUT", routes::ROLE) => Case {
+                tree: true,
+                body: r#"{"permissions":["core_access_edit"]}"#.to_owned(),
+                ..Self::one(Admin, route.path, SPARE, "never")
+            },
+            ("DELETE", routes::ROLE) => Case { tree: true, ..Self::trying(Admin, route.path, SPARE, "never") },
+            ("POST", routes::PRINCIPAL_DISABLE | routes::PRINCIPAL_ENABLE) | ("DELETE", routes::PRINCIPAL) => {
+                Self::trying(Admin, route.path, self.principal, PrincipalId([9; 16]))
+            }
+            ("DELETE", routes::GRANT) => Self::trying(Admin, route.path, self.grant, GrantId([9; 16])),
+            ("DELETE", routes::API_KEY) => Self::trying(Admin, route.path, self.api_key, ApiKeyId([9; 16])),
             ("POST", routes::TASK_CANCEL) => Self::trying(Operator, route.path, self.task.id, TaskId([9; 16])),
             ("POST", routes::DELEGATE_STOP | routes::DELEGATE_ALLOW) => {
                 Self::trying(Operator, route.path, self.delegate, DelegateId([9; 16]))
@@ -202,7 +298,7 @@ impl Things {
 
     fn list(&self, least: Least, path: &str) -> Case {
         let (path, missing) = (path.to_owned(), path.to_owned());
-        Case { least, path, missing, harmless: "", body: String::new(), missing_body: String::new() }
+        Case { least, tree: false, path, missing, harmless: "", body: String::new(), missing_body: String::new() }
     }
 
     /// Something is made in the account `default`, or in one that never was.
@@ -215,7 +311,7 @@ impl Things {
 
     fn one(least: Least, path: &str, id: impl std::fmt::Display, never: impl std::fmt::Display) -> Case {
         let (path, missing) = (routes::fill(path, &id), routes::fill(path, &never));
-        Case { least, path, missing, harmless: "", body: String::new(), missing_body: String::new() }
+        Case { least, tree: false, path, missing, harmless: "", body: String::new(), missing_body: String::new() }
     }
 
     fn trying(least: Least, path: &str, id: impl std::fmt::Display, never: impl std::fmt::Display) -> Case {
@@ -239,6 +335,21 @@ impl Things {
 
     async fn key(&self, role: Role, scope: Option<&str>) -> String {
         key(&self.inside, role, scope, None).await.reveal().expose().to_owned()
+    }
+
+    /// A key of somebody with these roles.
+    async fn key_with(&self, grants: &[(&str, Option<&str>)]) -> String {
+        let owner = principal(&self.inside, grants).await;
+        key_of(&self.inside, owner, None, None).await.reveal().expose().to_owned()
+    }
+
+    /// A role that holds these permissions.
+    async fn role(&self, permissions: Permissions) -> String {
+        let name = format!("made{}", self.next());
+        let permissions = words(permissions);
+        let request = CreateRole { name: name.parse().expect("a name"), description: Default::default(), permissions };
+        self.inside.client.create_role(&request).await.expect("a role");
+        name
     }
 }
 
@@ -337,6 +448,14 @@ async fn foreign_objects_answer_like_those_that_never_were(engine: Engine) {
         let key = things.key(role, Some(ELSEWHERE)).await;
         for route in http::table() {
             let case = things.case(&route);
+            if case.tree {
+                // It belongs to no scope: who may look may look at it from anywhere, and nobody may change it.
+                let answer = things.try_it(&key, &route, &case).await;
+                let looks = route.method == Method::GET && case.least.allows(role);
+                let told = format!("{role}: {} {}: {}", route.method, route.path, answer.text());
+                assert!(if looks { succeeded(&route, &answer) } else { answer.code() == Code::Forbidden }, "{told}");
+                continue;
+            }
             // Without the harmless part: what must not happen would happen now.
             let foreign =
                 answer(things.with(&key, &route.method, &case.path, &case.body_of_an_old_thing(&route))).await;
@@ -354,15 +473,10 @@ async fn foreign_objects_answer_like_those_that_never_were(engine: Engine) {
             let expected = if case.least.allows(role) { Code::NotFound } else { Code::Forbidden };
             assert_eq!(foreign.code(), expected, "{told}");
         }
-        for list in [
-            routes::ACCOUNTS,
-            routes::SCOPES,
-            routes::TOKENS,
-            routes::DELEGATES,
-            routes::TASKS,
-            routes::RECEIPTS,
-            routes::AUDIT,
-        ] {
+        let lists =
+            [routes::ACCOUNTS, routes::SCOPES, routes::TOKENS, routes::DELEGATES, routes::TASKS, routes::RECEIPTS];
+        let access = [routes::PRINCIPALS, routes::GRANTS, routes::API_KEYS, routes::AUDIT].into_iter();
+        for list in lists.into_iter().chain(access.filter(|_| role != Role::Viewer)) {
             let list = answer(things.with(&key, &Method::GET, list, "")).await;
             if list.status == 403 {
                 continue;
@@ -391,17 +505,111 @@ async fn a_key_of_the_scope_itself_works_in_it(engine: Engine) {
     let things = Things::make(engine).await;
     let key = things.key(Role::Admin, Some("default")).await;
     for route in http::table() {
-        // An account beside its own is the one thing that such a key cannot make, and a part of the chain proves nothing.
-        if matches!((route.method.as_str(), route.path), ("POST", routes::ACCOUNTS) | ("GET", routes::AUDIT_EXPORT)) {
+        let case = things.case(&route);
+        // An account beside its own, and what belongs to no scope, is what such a key cannot make or change, and a part
+        // of the chain proves nothing.
+        let beside =
+            matches!((route.method.as_str(), route.path), ("POST", routes::ACCOUNTS) | ("GET", routes::AUDIT_EXPORT));
+        if beside || (case.tree && route.method != Method::GET) {
             continue;
         }
-        let case = things.case(&route);
         let answer = things.try_it(&key, &route, &case).await;
         assert!(succeeded(&route, &answer), "{} {}: {}", route.method, route.path, answer.text());
     }
     let below = things.key(Role::Admin, Some("default/team")).await;
     let above = routes::fill(routes::TOKEN, &things.active);
     assert_eq!(answer(things.with(&below, &Method::GET, &above, "")).await.code(), Code::NotFound);
+}
+
+async fn one_permission_opens_its_routes_and_all_the_others_do_not(engine: Engine) {
+    let things = Things::make(engine).await;
+    for permission in Permission::ALL {
+        let exactly = things.role(Permissions::of(&[permission])).await;
+        let exactly = things.key_with(&[(&exactly, None)]).await;
+        let others = things.role(Permissions::all_but(&[permission])).await;
+        let others = things.key_with(&[(&others, None)]).await;
+        for route in http::table().iter().filter(|route| route.access == Access::Needs(permission)) {
+            let case = things.case(route);
+            let answer = things.try_it(&exactly, route, &case).await;
+            let told = |answer: &Answer| format!("{permission}: {} {}: {}", route.method, route.path, answer.text());
+            assert!(succeeded(route, &answer), "{}", told(&answer));
+            let answer = things.try_it(&others, route, &case).await;
+            assert_eq!(answer.code(), Code::Forbidden, "{}", told(&answer));
+        }
+    }
+    untouched(&things).await;
+}
+
+async fn several_grants_count_each_in_its_place(engine: Engine) {
+    let things = Things::make(engine).await;
+    // All objects are in `default`: looked at by a grant there, changed by none that is elsewhere.
+    let looking = things.key_with(&[("viewer", Some("default")), ("admin", Some(ELSEWHERE))]).await;
+    let changing = things.key_with(&[("viewer", Some(ELSEWHERE)), ("admin", Some("default"))]).await;
+    for route in http::table() {
+        let Access::Needs(needed) = route.access else { continue };
+        let case = things.case(&route);
+        let account = (route.method.as_str(), route.path) == ("POST", routes::ACCOUNTS);
+        let answer = things.try_it(&looking, &route, &case).await;
+        let told = |answer: &Answer| format!("{} {}: {}", route.method, route.path, answer.text());
+        let looks = Role::Viewer.permissions();
+        let nowhere = case.path == case.missing && case.missing_body.is_empty();
+        if route.path == routes::AUDIT_EXPORT {
+            // A part of the chain proves nothing.
+            for key in [&looking, &changing] {
+                assert_eq!(things.try_it(key, &route, &case).await.code(), Code::Forbidden, "{}", route.path);
+            }
+            continue;
+        }
+        match () {
+            () if looks.contains(needed) || (nowhere && !case.tree) || (case.tree && needed == needed.view()) => {
+                assert!(succeeded(&route, &answer), "{}", told(&answer));
+            }
+            // An account that is new is nobody's yet, so that it is not seen either.
+            () if account => assert_eq!(answer.code(), Code::NotFound, "{}", told(&answer)),
+            () if case.tree || looks.contains(needed.view()) => {
+                assert_eq!(answer.code(), Code::Forbidden, "{}", told(&answer));
+            }
+            () => assert_eq!(answer.code(), Code::NotFound, "{}", told(&answer)),
+        }
+        let answer = things.try_it(&changing, &route, &case).await;
+        match () {
+            () if account => assert_eq!(answer.code(), Code::NotFound, "{}", told(&answer)),
+            () if case.tree && needed != needed.view() => {
+                assert_eq!(answer.code(), Code::Forbidden, "{}", told(&answer));
+            }
+            () => assert!(succeeded(&route, &answer), "{}", told(&answer)),
+        }
+    }
+    // A list without a scope shows what every grant lets one see, and nothing twice.
+    let list = async |path: &str| answer(things.with(&looking, &Method::GET, path, "")).await.json();
+    let accounts = list(routes::ACCOUNTS).await;
+    let ids: Vec<_> = accounts["items"].as_array().expect("a list").iter().map(|account| &account["id"]).collect();
+    assert_eq!(ids, ["default", ELSEWHERE]);
+    let whoami = list(routes::WHOAMI).await;
+    assert_eq!(whoami["grants"].as_array().expect("grants").len(), 2, "{whoami}");
+    untouched(&things).await;
+}
+
+async fn somebody_who_is_disabled_does_nothing(engine: Engine) {
+    let things = Things::make(engine).await;
+    let owner = principal(&things.inside, &[("admin", None)]).await;
+    let key = key_of(&things.inside, owner, None, None).await.reveal();
+    assert_eq!(answer(things.with(key.expose(), &Method::GET, routes::WHOAMI, "")).await.status, 200);
+    let _other_admin = things.key(Role::Admin, None).await;
+    things.inside.client.disable_principal(owner).await.expect("disabled");
+    for route in http::table() {
+        let case = things.case(&route);
+        let answer = things.try_it(key.expose(), &route, &case).await;
+        let told = format!("{} {}: {}", route.method, route.path, answer.text());
+        if case.least == Least::Nobody {
+            assert!(succeeded(&route, &answer), "{told}");
+        } else {
+            assert_eq!(answer.code(), Code::Unauthenticated, "{told}");
+        }
+    }
+    things.inside.client.enable_principal(owner).await.expect("enabled");
+    assert_eq!(answer(things.with(key.expose(), &Method::GET, routes::WHOAMI, "")).await.status, 200);
+    untouched(&things).await;
 }
 
 async fn a_key_ends_at_its_millisecond(engine: Engine) {
@@ -424,4 +632,8 @@ async fn untouched(things: &Things) {
     assert_eq!(status(things.revoked).await, TokenStatus::Revoked);
     assert_eq!(client.task(things.task.id).await.expect("a task").state, things.task.state);
     assert_eq!(things.inside.manager.sessions.all().len(), 1);
+    assert_eq!(client.principal(things.principal).await.expect("a principal").disabled_at, None);
+    client.grant(things.grant).await.expect("a grant");
+    client.api_key(things.api_key).await.expect("a key");
+    client.role(&SPARE.parse().expect("a name")).await.expect("a role");
 }

@@ -24,12 +24,13 @@ use legation_testkit::{Engine, Inside, canary::Canary, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::raw::{Raw, answer, key};
+use super::raw::{Raw, answer, key, key_of, principal};
 
 super::on_both!(
     each_change_is_a_record_of_a_chain_that_holds,
     records_of_the_first_format_still_hold,
     refusals_are_recorded_until_there_are_too_many,
+    a_refusal_at_one_place_is_recorded_too,
     no_secret_is_in_any_record,
 );
 
@@ -124,7 +125,7 @@ async fn each_change_is_a_record_of_a_chain_that_holds(engine: Engine) {
         assert_eq!((fields(&record.before), fields(&record.after)), (before, after), "{record:?}");
         assert_eq!(record.scope.as_ref().map(|scope| scope.as_str()), Some(scope));
         assert_eq!((record.address.as_str(), record.outcome), ("127.0.0.1", Outcome::Done), "{record:?}");
-        assert!(record.actor.starts_with("test (key_"), "{record:?}");
+        assert!(record.actor.starts_with("break-glass/test (prn_"), "{record:?}");
         assert!(!record.request.is_empty(), "{record:?}");
     }
     assert_eq!(the(&records, "token.issue", token).request, issued.request);
@@ -136,7 +137,7 @@ async fn each_change_is_a_record_of_a_chain_that_holds(engine: Engine) {
     assert_eq!(fields(&joined.after)["token"], json!(holder.id));
     let reset = records.iter().find(|record| record.action == "admin.reset").expect("the first key");
     assert_eq!((reset.actor.as_str(), &reset.scope, reset.address.as_str()), ("host", &None, ""));
-    assert_eq!(fields(&reset.after)["role"], json!("admin"));
+    assert_eq!(fields(&reset.after)["owner"], json!(legation_store::principals::BREAK_GLASS));
 }
 
 async fn records_of_the_first_format_still_hold(engine: Engine) {
@@ -202,7 +203,7 @@ async fn refusals_are_recorded_until_there_are_too_many(engine: Engine) {
     .await;
     assert_eq!((first[0].outcome, first[0].object.as_str()), (Outcome::Refused, "POST /api/v1/tokens"));
     assert_eq!((first[0].address.as_str(), first[0].detail.as_str()), ("127.0.0.1", "needs core_delegate_edit"));
-    assert!(first[0].actor.starts_with("test-key (key_"));
+    assert!(first[0].actor.contains("/test-key (prn_"));
 
     inside.clock.advance(61_000);
     let sum = eventually("the rest is summed up", async || of(&records(&inside).await, "refusals.more").pop()).await;
@@ -213,6 +214,26 @@ async fn refusals_are_recorded_until_there_are_too_many(engine: Engine) {
     let counted = fields(&sum.after);
     assert_eq!(counted["refused"], json!(TIMES - written));
     assert_eq!(counted["by"][&first[0].actor], json!(TIMES - written), "{counted}");
+}
+
+/// A permission that is held somewhere passes the guard; that it is not held here is found out later.
+async fn a_refusal_at_one_place_is_recorded_too(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let raw = Raw::of(&inside);
+    let token = inside.token("t").await.id;
+    let owner = principal(&inside, &[("viewer", Some("default")), ("operator", Some("elsewhere"))]).await;
+    let caller = key_of(&inside, owner, None, None).await.reveal();
+    let path = format!("/api/v1/tokens/{token}/revoke");
+    let request = raw.with(caller.expose(), Method::POST, &path).header("content-type", "application/json");
+    let refused = answer(request.body("{}")).await;
+    assert_eq!(refused.code(), Code::Forbidden);
+    let record = eventually("the refusal is recorded", async || {
+        records(&inside).await.into_iter().find(|record| record.action == "access.refuse")
+    })
+    .await;
+    assert_eq!((record.outcome, record.object), (Outcome::Refused, format!("POST {path}")));
+    assert_eq!((record.request, record.detail.as_str()), (refused.request, "needs core_delegate_edit"));
+    assert!(record.actor.contains(&owner.to_string()), "{}", record.actor);
 }
 
 async fn no_secret_is_in_any_record(engine: Engine) {

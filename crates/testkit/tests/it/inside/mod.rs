@@ -6,6 +6,7 @@ mod audit_reading;
 mod connections;
 mod delegates;
 mod enrolment;
+mod grants;
 mod input;
 mod keys;
 mod limits;

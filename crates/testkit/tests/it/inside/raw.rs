@@ -2,8 +2,18 @@
 
 use legation_api::{Code, Problem, problem::PROBLEM_JSON};
 use legation_manager::system::SystemEntropy;
-use legation_model::{Clock as _, Millis, Scope, Secret, access::Role, api_key::ApiKey, ids::ApiKeyId};
-use legation_store::{api_keys, job};
+use legation_model::{
+    Clock as _, Millis, Scope, Secret,
+    access::{PrincipalKind, Role},
+    api_key::ApiKey,
+    ids::{ApiKeyId, GrantId, PrincipalId},
+};
+use legation_store::{
+    api_keys,
+    grants::{self, Grant},
+    job,
+    principals::{self, Principal},
+};
 use legation_testkit::Inside;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -99,17 +109,66 @@ impl Answer {
     }
 }
 
-/// Makes an API key, as no route does yet.
+/// Makes a service account with one grant, and a key of it.
 pub(super) async fn key(inside: &Inside, role: Role, scope: Option<&str>, expires_at: Option<Millis>) -> ApiKey {
+    let owner = principal(inside, &[(role.as_str(), scope)]).await;
+    key_of(inside, owner, None, expires_at).await
+}
+
+/// Makes a service account with these grants past every rule.
+pub(super) async fn principal(inside: &Inside, grants: &[(&str, Option<&str>)]) -> PrincipalId {
+    let id = PrincipalId::random(&SystemEntropy);
+    let (created_at, created_by) = (inside.clock.wall(), "test".to_owned());
+    let principal = Principal {
+        id,
+        kind: PrincipalKind::ServiceAccount,
+        scope: None,
+        name: id.to_string().parse().expect("a name"),
+        description: Default::default(),
+        disabled_at: None,
+        created_at,
+        created_by: created_by.clone(),
+    };
+    let grant = |(role, scope): &(&str, Option<&str>)| Grant {
+        id: GrantId::random(&SystemEntropy),
+        principal: id,
+        role: role.parse().expect("a name"),
+        scope: scope.map(|scope| scope.parse::<Scope>().expect("a scope")),
+        created_at,
+        created_by: created_by.clone(),
+    };
+    let grants: Vec<_> = grants.iter().map(grant).collect();
+    let insert = job(move |tx| {
+        Box::pin(async move {
+            principals::insert(tx, &principal).await?;
+            for grant in &grants {
+                grants::insert(tx, grant).await?;
+            }
+            Ok(())
+        })
+    });
+    inside.manager.store.write(insert).await.expect("stored");
+    id
+}
+
+/// Makes a key of a principal past every rule.
+pub(super) async fn key_of(
+    inside: &Inside,
+    owner: PrincipalId,
+    scope: Option<&str>,
+    expires_at: Option<Millis>,
+) -> ApiKey {
     let key = ApiKey { id: ApiKeyId::random(&SystemEntropy), secret: Secret::random(&SystemEntropy) };
     let row = api_keys::ApiKey {
         id: key.id,
+        owner,
         name: "test-key".parse().expect("a name"),
         hash: inside.manager.keys.sealer.keyed_hash(key.secret.expose()),
-        role,
         scope: scope.map(|scope| scope.parse::<Scope>().expect("a scope")),
         created_at: inside.clock.wall(),
+        created_by: "test".to_owned(),
         expires_at,
+        last_used_at: None,
     };
     let insert = job(move |tx| Box::pin(async move { api_keys::insert(tx, &row).await }));
     inside.manager.store.write(insert).await.expect("stored");

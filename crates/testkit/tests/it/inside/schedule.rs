@@ -104,7 +104,7 @@ async fn a_draining_token_lets_its_delegates_finish_and_then_ends(engine: Engine
     let receipt = inside.client.token(token.id).await.expect("a token").receipt.expect("a receipt");
     let receipt = inside.client.receipt(receipt).await.expect("a receipt");
     assert_eq!(receipt.reason, "too old");
-    assert!(receipt.actor.starts_with("test ("), "who asked for it: {}", receipt.actor);
+    assert!(receipt.actor.starts_with("break-glass/test ("), "who asked for it: {}", receipt.actor);
 }
 
 fn finished(attempt: legation_model::ids::AttemptId) -> Finished {

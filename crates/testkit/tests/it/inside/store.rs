@@ -60,7 +60,7 @@ async fn unlock(mut other: AnyConnection) {
 }
 
 /// Takes the database away, and gives it back.
-async fn take_away(inside: &Inside, away: bool) {
+pub(super) async fn take_away(inside: &Inside, away: bool) {
     if inside.engine == Engine::Sqlite {
         let here = PathBuf::from(url(inside).trim_start_matches("sqlite://"));
         let there = here.with_extension("away");
@@ -123,7 +123,7 @@ async fn start(engine: Engine) -> Inside {
     Inside::with(engine, settings).await
 }
 
-fn code<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> Code {
+pub(super) fn code<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> Code {
     match outcome {
         Err(ClientError::Problem(problem)) => problem.code,
         other => panic!("no problem but {other:?}"),
