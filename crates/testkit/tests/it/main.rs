@@ -19,6 +19,7 @@ macro_rules! on_both {
     };
 }
 
+mod authoriser;
 mod compare;
 mod crash;
 mod flood;
