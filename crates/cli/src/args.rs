@@ -11,8 +11,9 @@ use legation_api::List;
 use legation_model::Scope;
 
 use crate::{
-    Failure, audit::Audit, delegates::Delegates, exit_codes, receipts::Receipts, scopes::Scopes,
-    signing_keys::SigningKeys, tasks::Tasks, tokens::Tokens, ui::Format, up::Up,
+    Failure, api_keys::ApiKeys, audit::Audit, delegates::Delegates, exit_codes, grants::Grants, principals::Principals,
+    receipts::Receipts, roles::Roles, scopes::Scopes, signing_keys::SigningKeys, tasks::Tasks, tokens::Tokens,
+    ui::Format, up::Up,
 };
 
 /// Legation: delegates that live where nobody can dial in, and the tokens that stop them.
@@ -80,6 +81,21 @@ pub enum Command {
     /// The public keys that receipts and audit checkpoints are signed with: list, show
     #[command(subcommand)]
     SigningKey(SigningKeys),
+    /// Users: list, create, show, disable, enable, delete
+    #[command(subcommand)]
+    User(Principals),
+    /// Service accounts, for programs: list, create, show, disable, enable, delete
+    #[command(subcommand)]
+    ServiceAccount(Principals),
+    /// Roles: list, create, show, edit, delete
+    #[command(subcommand)]
+    Role(Roles),
+    /// Grants of roles: list, create, show, take away
+    #[command(subcommand)]
+    Grant(Grants),
+    /// API keys: list, create, show, revoke
+    #[command(subcommand)]
+    ApiKey(ApiKeys),
     /// Show who you are to the Manager
     Whoami,
     /// Print completions for a shell

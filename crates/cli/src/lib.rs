@@ -3,6 +3,7 @@
 //! What a command prints on standard output is its result and nothing else, so that it can be piped; progress,
 //! notes and suggestions go to standard error, suggestions only when that is a terminal.
 
+pub mod api_keys;
 pub mod args;
 pub mod ask;
 pub mod audit;
@@ -12,11 +13,14 @@ pub mod delegates;
 pub mod docs;
 pub mod exit_codes;
 pub mod failure;
+pub mod grants;
 pub mod keys;
+pub mod principals;
 pub mod private_file;
 pub mod receipts;
 pub mod revoke;
 pub mod revoke_many;
+pub mod roles;
 pub mod scopes;
 pub mod shell_words;
 pub mod signing_keys;
@@ -31,7 +35,7 @@ pub mod whoami;
 
 use clap::Parser as _;
 use legation_api::client::Client;
-use legation_model::scope::ScopeKind;
+use legation_model::{access::PrincipalKind, scope::ScopeKind};
 
 pub use failure::Failure;
 
@@ -88,6 +92,11 @@ async fn dispatch(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
         Command::Audit(Audit::Verify(verify)) => verify.run(ui),
         Command::Audit(command) => command.run(&context()?).await,
         Command::SigningKey(command) => command.run(&context()?).await,
+        Command::User(command) => command.run(&context()?, PrincipalKind::User).await,
+        Command::ServiceAccount(command) => command.run(&context()?, PrincipalKind::ServiceAccount).await,
+        Command::Role(command) => command.run(&context()?).await,
+        Command::Grant(command) => command.run(&context()?).await,
+        Command::ApiKey(command) => command.run(&context()?).await,
         Command::Whoami => whoami::whoami(&context()?).await,
         Command::Up(up) => up.run(ui).await,
         Command::Completions { shell } => ui::print(&args::completions(shell)).map(|()| exit_codes::OK),

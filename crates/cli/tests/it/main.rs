@@ -1,5 +1,6 @@
 //! The program itself, against a Manager that says what the test wants it to say.
 
+mod access;
 mod audit;
 mod delegates;
 mod docs;
