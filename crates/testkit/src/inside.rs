@@ -14,7 +14,7 @@ use legation_link::{Connection, DialConfig, Dialer, Ended, Socket};
 use legation_manager::{
     Manager, Running,
     admin::{self, Reset},
-    config::{Config, Settings},
+    config::{Config, Settings, Timing},
     system::{SystemClock, SystemEntropy},
 };
 use legation_model::{Clock, Millis, Secret, delegate::Isolation, ids::BootId, secret::SecretText, token::Token};
@@ -224,6 +224,8 @@ pub struct Puppet {
     token: Token,
     dialer: Arc<Dialer>,
     link: Option<Connection<DelegateEnd>>,
+    /// How far its clock has been put on, in milliseconds.
+    ahead: Arc<AtomicI64>,
 }
 
 /// What came of a connection attempt.
@@ -260,6 +262,7 @@ impl Puppet {
             token: token.value.expose().parse().expect("a token"),
             dialer: Arc::new(Dialer::new(&DialConfig::new(url)).expect("a dialer")),
             link: None,
+            ahead: Arc::default(),
         }
     }
 
@@ -271,6 +274,7 @@ impl Puppet {
             token: self.token.clone(),
             dialer: Arc::clone(&self.dialer),
             link: None,
+            ahead: Arc::default(),
         }
     }
 
@@ -345,8 +349,30 @@ impl Puppet {
     }
 
     fn over(&self, socket: Socket, opening: Opening) -> Connection<DelegateEnd> {
-        let end = DelegateEnd::new(&self.token, &self.identity, opening, SystemClock.boot(), &SystemEntropy);
-        Connection::new(socket, end, || SystemClock.boot())
+        let ahead = Arc::clone(&self.ahead);
+        let now = move || SystemClock.boot() + ahead.load(Ordering::Relaxed);
+        let end = DelegateEnd::new(&self.token, &self.identity, opening, now(), &SystemEntropy);
+        Connection::new(socket, end, now)
+    }
+
+    /// Whether it has a connection, as far as it knows.
+    pub const fn is_connected(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Puts its clock on, so that a heartbeat is due now, and says whether that one was answered.
+    pub async fn beat(&mut self, timing: Timing) -> bool {
+        self.ahead.fetch_add(timing.heartbeat + timing.heartbeat / 2, Ordering::Relaxed);
+        let now = SystemClock.boot() + self.ahead.load(Ordering::Relaxed);
+        while self.link.is_some() {
+            match self.next().await {
+                // An answer to an earlier one may have been on its way.
+                Ok(DelegateEvent::LeaseRenewed { until }) if until >= now + timing.lease => return true,
+                Ok(DelegateEvent::Goodbye(_)) | Err(_) => self.link = None,
+                Ok(_) => {}
+            }
+        }
+        false
     }
 
     /// The next event of the link.

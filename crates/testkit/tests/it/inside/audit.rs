@@ -50,7 +50,7 @@ pub(super) async fn records(inside: &Inside) -> Vec<AuditRecord> {
     }
 }
 
-fn assert_chained(records: &[AuditRecord]) {
+pub(super) fn assert_chained(records: &[AuditRecord]) {
     let mut previous = Vec::new();
     for (number, record) in (1..).zip(records) {
         assert_eq!((record.number, &record.previous), (number, &previous), "{record:?}");

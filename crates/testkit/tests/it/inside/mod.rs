@@ -8,6 +8,7 @@ mod delegates;
 mod enrolment;
 mod grants;
 mod input;
+mod interleavings;
 mod keys;
 mod limits;
 mod listeners;
