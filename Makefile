@@ -4,7 +4,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test release-check bench bench-full bench-tls bench-compare bench-micro bench-instructions \
-	bench-instructions-record fmt ci
+	bench-instructions-record plants fmt ci
 
 help: ## lists what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-26s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-instructions: ## counts their instructions and fails where one takes 5 % m
 
 bench-instructions-record: ## counts them and makes that the baseline
 	@scripts/bench-instructions.sh --record
+
+plants: ## plants faults in a copy of the sources and sees that tests catch them
+	@scripts/plants.sh
 
 fmt: ## formats the code
 	cargo fmt --all

@@ -30,6 +30,7 @@ mod load;
 mod network;
 mod outage;
 mod papers;
+mod plants;
 mod proxies;
 mod refusals;
 mod revoke;
