@@ -14,6 +14,7 @@ pub mod docs;
 pub mod exit_codes;
 pub mod failure;
 pub mod grants;
+pub mod handover;
 pub mod keys;
 pub mod principals;
 pub mod private_file;

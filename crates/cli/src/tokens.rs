@@ -22,6 +22,7 @@ use crate::{
     args::{InScope, Paging},
     ask::Care,
     exit_codes,
+    handover::{self, Place},
     revoke::Revoke,
     revoke_many::RevokeAll,
     token_edit::Edit,
@@ -42,6 +43,9 @@ pub enum Tokens {
         /// Only say what would happen
         #[arg(long)]
         dry_run: bool,
+        /// Also say, on standard error, what to paste where a delegate is to run
+        #[arg(long, value_enum, value_name = "PLACE")]
+        commands: Option<Place>,
     },
     /// List tokens; never their values
     Ls {
@@ -137,6 +141,9 @@ pub struct Create {
     /// Do not make its value yet
     #[arg(long)]
     unissued: bool,
+    /// Also say, on standard error, what to paste where a delegate is to run
+    #[arg(long, value_enum, value_name = "PLACE")]
+    commands: Option<Place>,
     /// Makes a repetition of this command harmless: the same key creates once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -156,7 +163,7 @@ impl Tokens {
         let (client, ui) = (&context.client, &context.ui);
         match self {
             Self::Create(create) => create.run(context).await,
-            Self::Issue { token, dry_run } => issue(context, &token, dry_run).await,
+            Self::Issue { token, dry_run, commands } => issue(context, &token, dry_run, commands).await,
             Self::Ls { scope, name, all, paging } => {
                 let page = async |limit, cursor| {
                     let (scope, name) = (scope.clone(), name.clone());
@@ -197,11 +204,11 @@ impl Create {
             ephemeral: self.ephemeral,
         };
         let issued = client.create_token(&request).await?;
-        show_issued(&context.ui, client.url(), &issued)
+        show_issued(&context.ui, client.url(), &issued, self.commands)
     }
 }
 
-async fn issue(context: &Context, which: &Which, dry_run: bool) -> Result<u8, Failure> {
+async fn issue(context: &Context, which: &Which, dry_run: bool, commands: Option<Place>) -> Result<u8, Failure> {
     let token = which.find(&context.client).await?;
     if dry_run {
         let preview = context.client.preview_issue(token.id).await?;
@@ -210,11 +217,11 @@ async fn issue(context: &Context, which: &Which, dry_run: bool) -> Result<u8, Fa
         return Ok(exit_codes::OK);
     }
     let issued = context.client.issue_token(token.id).await?;
-    show_issued(&context.ui, context.client.url(), &issued)
+    show_issued(&context.ui, context.client.url(), &issued, commands)
 }
 
 /// The value goes to standard output alone, so that `$(…)` and `>` catch it and nothing else.
-fn show_issued(ui: &Ui, url: &str, issued: &IssuedToken) -> Result<u8, Failure> {
+fn show_issued(ui: &Ui, url: &str, issued: &IssuedToken, place: Option<Place>) -> Result<u8, Failure> {
     let token = &issued.token;
     match (&issued.value, ui.format) {
         (_, Format::Json | Format::Yaml) => ui::print(&ui::data(ui.format, issued)?)?,
@@ -226,9 +233,15 @@ fn show_issued(ui: &Ui, url: &str, issued: &IssuedToken) -> Result<u8, Failure> 
             "token {} ({}) in {}: this is its value, shown only this once",
             token.name, token.id, token.scope
         ));
+        if let Some(place) = place {
+            ui.note_lines(&handover::commands(place, url, token.name.as_str()));
+        }
         ui.next(&[
-            "keep the value in a file that only its reader can open, then start a delegate with it:".to_owned(),
-            format!("DELEGATE_TOKEN_FILE=token MANAGER_HOST_AND_PORT={url} legation-delegate"),
+            format!(
+                "keep the value in a file that only its reader can open ({}), then start a delegate:",
+                handover::FILE
+            ),
+            format!("DELEGATE_TOKEN_FILE={} MANAGER_HOST_AND_PORT={url} legation-delegate", handover::FILE),
             format!("legation delegate ls --token {}", token.id),
             format!("legation token revoke {}", token.id),
         ]);

@@ -45,6 +45,17 @@ async fn the_value_stands_alone_on_standard_output() {
 }
 
 #[tokio::test]
+async fn what_to_paste_goes_beside_the_value_and_never_holds_it() {
+    for place in ["env", "docker", "kubectl", "systemd"] {
+        let fake = Fake::start().await;
+        fake.on("POST /api/v1/tokens", &issued(Some("ldt_value")));
+        let ran = Home::of(&fake).run(&["token", "create", "build", "--commands", place]).await;
+        assert_eq!((ran.code, ran.out.as_str()), (0, "ldt_value\n"), "{ran:?}");
+        assert!(ran.err.contains("legation-delegate") && !ran.err.contains("ldt_value"), "{ran:?}");
+    }
+}
+
+#[tokio::test]
 async fn without_a_yes_nothing_happens() {
     let fake = ready().await;
     let ran = Home::of(&fake).run(&["token", "revoke", &TOKEN.to_string()]).await;
