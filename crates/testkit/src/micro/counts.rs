@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 /// How much more an operation may take than its baseline, in percent.
 pub const TOLERANCE: f64 = 5.0;
+/// How much more finding a token among ten thousand may take than finding the only one, in percent.
+const LOOKUP_TOLERANCE: u64 = 10;
 /// What records a baseline.
 pub const RECORD: &str = "make bench-instructions-record";
 
@@ -89,6 +91,9 @@ pub fn judge(baseline: &Counts, now: &Counts) -> Verdict {
     if !baseline.operations.keys().eq(now.operations.keys()) {
         return Verdict::Shut(format!("the baseline has other operations: record it anew with `{RECORD}`"));
     }
+    if let Some(why) = grows_with_tokens(now) {
+        return Verdict::Shut(why);
+    }
     let others = other_tools(baseline, now);
     if !others.is_empty() {
         return Verdict::NotComparable(format!(
@@ -113,6 +118,15 @@ pub fn judge(baseline: &Counts, now: &Counts) -> Verdict {
 fn other_tools(baseline: &Counts, now: &Counts) -> Vec<String> {
     let others = now.tools.iter().filter(|(tool, version)| baseline.tools.get(*tool) != Some(version));
     others.map(|(tool, version)| format!("{tool} {version}")).collect()
+}
+
+/// Checking one token among many must cost what checking the only one does, with whatever tools that is counted.
+fn grows_with_tokens(now: &Counts) -> Option<String> {
+    let count = |many: &str| now.operations.get(&format!("token-lookup/{many}"));
+    let (one, many) = (count("1")?, count("10000")?);
+    (many * 100 > one * (100 + LOOKUP_TOLERANCE)).then(|| {
+        format!("finding a token among 10,000 takes {many} instructions and the only one {one}: it must not grow")
+    })
 }
 
 /// The operations whose change is of that kind.
@@ -169,6 +183,15 @@ mod tests {
         let baseline = counts("1", &[("a", 1_000)]);
         for now in [counts("1", &[]), counts("1", &[("a", 1_000), ("b", 1)]), counts("2", &[("b", 1_000)])] {
             assert!(shut(&baseline, &now).contains(RECORD));
+        }
+    }
+
+    #[test]
+    fn a_look_up_that_grows_with_the_tokens_shuts_it_whatever_the_tools() {
+        let lookups = |tools, many| counts(tools, &[("token-lookup/1", 100), ("token-lookup/10000", many)]);
+        assert_eq!(judge(&lookups("1", 110), &lookups("1", 110)), Verdict::Open { better: false });
+        for tools in ["1", "2"] {
+            assert!(shut(&lookups("1", 111), &lookups(tools, 111)).contains("must not grow"));
         }
     }
 
