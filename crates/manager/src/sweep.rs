@@ -91,7 +91,7 @@ impl Manager {
     }
 
     /// Removes what is kept for a time only.
-    async fn forget_old(&self) {
+    pub async fn forget_old(&self) {
         self.forget_pending().await;
         let now = self.clock.earliest();
         let (answers, secrets) = (now - IDEMPOTENCY_KEPT, now - ENDED_SECRETS_KEPT);

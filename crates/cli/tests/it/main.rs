@@ -8,6 +8,7 @@ mod errors;
 mod fake;
 mod lists;
 mod nouns;
+mod receipts;
 mod revoke;
 mod run;
 mod scopes;
