@@ -81,6 +81,7 @@ impl UpdateToken {
             pinned_tags: list(self.pinned_tags.as_ref(), |list| list, &old.pinned_tags),
             enrolment: self.enrolment.unwrap_or(old.enrolment),
             ephemeral: self.ephemeral.unwrap_or(old.ephemeral),
+            canary: old.canary,
         };
         let now = if self.expires_at.is_some() { now } else { Millis::MIN };
         check_limits(&limits, now)?;

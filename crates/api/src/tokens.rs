@@ -58,6 +58,8 @@ pub struct Token {
     pub enrolment: Enrolment,
     /// Whether its delegates are forgotten when their leases have ended.
     pub ephemeral: bool,
+    /// Whether it is bait: whoever proves it is written down and gets nothing.
+    pub canary: bool,
     /// Counts its changes; the `ETag` of the answer, for `If-Match`.
     pub version: u64,
     /// When it is revoked, if that was set: a draining token ends then.
@@ -100,6 +102,7 @@ impl From<&DelegateToken> for Token {
             pinned_tags: limits.pinned_tags,
             enrolment: limits.enrolment,
             ephemeral: limits.ephemeral,
+            canary: limits.canary,
             version: token.version,
             revoke_at: token.schedule.as_ref().map(|schedule| schedule.at),
             scheduled_by: token.schedule.as_ref().map(|schedule| schedule.by.clone()),
@@ -158,6 +161,10 @@ pub struct CreateToken {
     /// Whether its delegates are forgotten when their leases have ended.
     #[serde(default)]
     pub ephemeral: bool,
+    /// Whether it is bait, to be left where only a thief finds it: whoever proves it is welcomed, written down in the audit
+    /// record, and cut off; it never becomes a delegate.
+    #[serde(default)]
+    pub canary: bool,
 }
 
 const fn yes() -> bool {
@@ -179,6 +186,7 @@ impl CreateToken {
             pinned_tags: Vec::new(),
             enrolment: Enrolment::Open,
             ephemeral: false,
+            canary: false,
         }
     }
 
@@ -200,6 +208,7 @@ impl CreateToken {
             pinned_tags: self.pinned_tags.clone(),
             enrolment: self.enrolment,
             ephemeral: self.ephemeral,
+            canary: self.canary,
         }
     }
 }

@@ -138,6 +138,9 @@ pub struct Create {
     /// Forget its delegates when their leases have ended
     #[arg(long)]
     ephemeral: bool,
+    /// Make it bait: whoever proves it is written down in the audit record and gets nothing
+    #[arg(long)]
+    canary: bool,
     /// Do not make its value yet
     #[arg(long)]
     unissued: bool,
@@ -202,6 +205,7 @@ impl Create {
             pinned_tags: self.pinned_tags,
             enrolment: self.enrolment,
             ephemeral: self.ephemeral,
+            canary: self.canary,
         };
         let issued = client.create_token(&request).await?;
         show_issued(&context.ui, client.url(), &issued, self.commands)
@@ -331,6 +335,7 @@ impl Show for Token {
             ("pinned tags", ui::joined(&self.pinned_tags)),
             ("enrolment", self.enrolment.to_string()),
             ("ephemeral", if self.ephemeral { "yes" } else { "no" }.to_owned()),
+            ("canary", if self.canary { "yes" } else { "no" }.to_owned()),
             ("ends", show_when(self.revoke_at)),
             ("set by", text(&self.scheduled_by)),
             ("set because", text(&self.scheduled_reason)),

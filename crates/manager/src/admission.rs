@@ -112,7 +112,7 @@ impl Manager {
         Ok(Admission { registered, welcome, entered })
     }
 
-    fn welcome(&self, live: &LiveToken, delegate: DelegateId, generation: u32) -> Welcome {
+    pub(crate) fn welcome(&self, live: &LiveToken, delegate: DelegateId, generation: u32) -> Welcome {
         let timing = live.timing.granted();
         Welcome {
             account: live.scope.account().to_owned(),

@@ -12,6 +12,7 @@ pub mod audit;
 pub mod audit_stream;
 pub mod backlog;
 mod barred;
+mod canary;
 pub mod checkpoints;
 pub mod clock;
 pub mod config;
@@ -127,6 +128,7 @@ pub struct Manager {
     pub(crate) parted: parted::PartedLinks,
     pub(crate) seen: Seen,
     pub(crate) barred: barred::Barred,
+    pub(crate) canaries: canary::Canaries,
     /// Superseded starts that came back once.
     pub(crate) late_boots: Mutex<HashSet<BootId>>,
     pub(crate) vouched: access::Vouched,

@@ -28,7 +28,7 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 const RECEIPT_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a last word may take where it is not said at once, before the connection is cut without it.
-const GOODBYE_DEADLINE: Duration = Duration::from_millis(250);
+pub(crate) const GOODBYE_DEADLINE: Duration = Duration::from_millis(250);
 
 impl Manager {
     /// Serves one upgraded connection until it ends.
@@ -94,6 +94,11 @@ impl Manager {
         source: Source,
         slot: Slot,
     ) -> Option<(Link, Admission)> {
+        if let Some(live) = self.tokens.get(proof.hint.token).filter(|live| live.rules().limits.canary) {
+            drop(slot);
+            self.spring(link, &live, proof, &hello, &source).await;
+            return None;
+        }
         let admitted = self.admit(proof, hello, source).await;
         drop(slot);
         let admission = match admitted {
@@ -146,7 +151,7 @@ impl Manager {
 
     /// Says the last word and closes: at once over plain TCP, under its deadline over anything else. The session is over
     /// then, also where the connection is kept for a moment so that the word arrives.
-    async fn say_goodbye(&self, link: Link, goodbye: &Goodbye) {
+    pub(crate) async fn say_goodbye(&self, link: Link, goodbye: &Goodbye) {
         let (code, reason) = (goodbye.reason.code(), goodbye.reason.as_str());
         match part(link, goodbye) {
             Ok(last) => last.into_iter().for_each(|last| self.parted.keep(last, self.clock.boot())),

@@ -42,6 +42,8 @@ pub struct Metrics {
     pub clones: Counter,
     /// Delegate keys refused because of their token's enrolment.
     pub not_enrolled: Counter,
+    /// Connections that proved a canary token.
+    pub canaries: Counter,
     /// Tasks assigned.
     pub assigned: Counter,
     /// Revocations that were carried out, by a person or by expiry; a repeated one counts again.
@@ -76,6 +78,7 @@ impl Default for Metrics {
             "delegates_not_enrolled",
             "Delegate keys refused because they wait for approval or enrolment is closed",
         );
+        let canaries = counter("canary_connections", "Connections that proved a canary token");
         let assigned = counter("tasks_assigned", "Tasks assigned to a delegate");
         let revocations =
             counter("token_revocations", "Revocations carried out, by a person or by expiry, repeated ones included");
@@ -99,6 +102,7 @@ impl Default for Metrics {
             heartbeats,
             clones,
             not_enrolled,
+            canaries,
             assigned,
             revocations,
             sessions,

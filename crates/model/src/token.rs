@@ -219,6 +219,8 @@ pub struct TokenLimits {
     pub enrolment: Enrolment,
     /// Whether its delegates are forgotten when their leases have ended.
     pub ephemeral: bool,
+    /// Whether it is bait: whoever proves it is written down and gets nothing. It never changes.
+    pub canary: bool,
 }
 
 /// A revocation that comes at a set time.

@@ -16,6 +16,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("enrolment", include_str!("../migrations/0005_enrolment.sql")),
     ("audit_checkpoints", include_str!("../migrations/0006_audit_checkpoints.sql")),
     ("access", include_str!("../migrations/0007_access.sql")),
+    ("canaries", include_str!("../migrations/0008_canaries.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -71,6 +72,7 @@ mod tests {
         "dc507db56ca024fa3a75e26d7584e17b0b8409bd1f9e42db437b8789ce92347a",
         "1c58c02d5f797a43bfea2ce05ebbb5572dbb90b8636c8bf6d121916e6e42ff34",
         "3c21a0d5d503f64ba97bcc766109a30d483dd8ed45a0d335c0454472b67aa7ad",
+        "ee1ed7c066b5a1e622c95b0f0ad04393dba26cbffc33cd030731efd91bfb170a",
     ];
 
     #[test]

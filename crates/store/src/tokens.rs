@@ -41,7 +41,7 @@ const NEW: many::Into = many::Into {
     table: "tokens",
     columns: "id, scope, name, description, status, generation, expires_at, max_delegates, allowed_cidrs, \
               allowed_names, pinned_tags, created_at, created_by, issued_at, revoked_at, revoked_reason, receipt, \
-              last_used_at, version, enrolment, ephemeral",
+              last_used_at, version, enrolment, ephemeral, canary",
     conflict: "",
 };
 const NEW_SECRETS: many::Into =
@@ -106,7 +106,8 @@ fn bind(query: Statement<'static>, token: &DelegateToken) -> Result<Statement<'s
         .bind(token.last_used_at)
         .bind(integer(token.version)?)
         .bind(limits.enrolment.as_str())
-        .bind(i64::from(limits.ephemeral));
+        .bind(i64::from(limits.ephemeral))
+        .bind(i64::from(limits.canary));
     Ok(query)
 }
 
@@ -349,6 +350,7 @@ fn token(row: &AnyRow) -> Result<DelegateToken, StoreError> {
             pinned_tags: row.words("pinned_tags")?,
             enrolment: row.word("enrolment")?,
             ephemeral: row.number::<i64>("ephemeral")? != 0,
+            canary: row.number::<i64>("canary")? != 0,
         },
         version: row.number("version")?,
         schedule: schedule_of(row)?,

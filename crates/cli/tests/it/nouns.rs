@@ -42,6 +42,7 @@ pub(crate) fn token() -> Token {
         pinned_tags: vec!["eu".parse().expect("a tag")],
         enrolment: Enrolment::Open,
         ephemeral: false,
+        canary: false,
         version: 3,
         revoke_at: None,
         scheduled_by: None,

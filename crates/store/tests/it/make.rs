@@ -43,6 +43,7 @@ pub(crate) fn token(number: u64) -> DelegateToken {
             pinned_tags: vec![name("zone=a"), name("b")],
             enrolment: Enrolment::Approval,
             ephemeral: true,
+            canary: true,
         },
         version: 1,
         schedule: None,

@@ -167,6 +167,7 @@ async fn tokens_that_break_a_rule(engine: Engine) {
         ("enrolment", json!("maybe")),
         ("enrolment", json!(null)),
         ("ephemeral", json!("yes")),
+        ("canary", json!(1)),
         ("issue", json!("yes")),
     ];
     for (field, value) in cases {

@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod audit_reading;
+mod canary;
 mod connections;
 mod delegates;
 mod enrolment;
