@@ -66,6 +66,7 @@ pub mod tasks;
 pub mod timings;
 pub mod tls;
 pub mod tokens;
+pub mod warnings;
 mod whole_file;
 
 use std::{
@@ -129,6 +130,7 @@ pub struct Manager {
     pub(crate) seen: Seen,
     pub(crate) barred: barred::Barred,
     pub(crate) canaries: canary::Canaries,
+    pub(crate) warned: warnings::Warned,
     /// Superseded starts that came back once.
     pub(crate) late_boots: Mutex<HashSet<BootId>>,
     pub(crate) vouched: access::Vouched,

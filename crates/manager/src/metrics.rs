@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::recent::Timed;
+use crate::{recent::Timed, warnings::THRESHOLDS};
 
 /// Buckets of the time from a revoke to the last cut: from a millisecond in steps of a half to a minute.
 const CUT_BUCKETS: (f64, f64, u16) = (0.001, 1.5, 28);
@@ -52,6 +52,8 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Waiting tasks.
     pub queued: Gauge,
+    /// Accepted tokens that expire within each of the thresholds of a warning, nearest first.
+    pub expiring: [Gauge; THRESHOLDS.len()],
     dispatch: Histogram,
     revoke_to_cut: Timed,
     revoke_to_stop: Timed,
@@ -85,6 +87,11 @@ impl Default for Metrics {
         let (sessions, queued) = (Gauge::default(), Gauge::default());
         registry.register("sessions", "Live sessions", sessions.clone());
         registry.register("tasks_queued", "Tasks waiting for a delegate", queued.clone());
+        let expiring = std::array::from_fn(|_| Gauge::default());
+        for (gauge, (_, within)) in std::iter::zip(&expiring, THRESHOLDS) {
+            let name = format!("tokens_expiring_within_{}", within.replace(' ', ""));
+            registry.register(name, format!("Accepted tokens that expire within {within}"), Gauge::clone(gauge));
+        }
         let (first, step, count) = DISPATCH_BUCKETS;
         let dispatch = Histogram::new(exponential_buckets(first, step, count));
         let help = "From the commit of an assignment to the first answer of its delegate";
@@ -107,6 +114,7 @@ impl Default for Metrics {
             revocations,
             sessions,
             queued,
+            expiring,
             dispatch,
             revoke_to_cut,
             revoke_to_stop,

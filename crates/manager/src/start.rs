@@ -38,6 +38,7 @@ use crate::{
     timings::Timings,
     tls,
     tokens::secret_place,
+    warnings::Warned,
 };
 
 /// Changes that a live stream may be behind before it reads everything anew.
@@ -132,6 +133,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         seen: Seen::default(),
         barred: Barred::default(),
         canaries: Canaries::default(),
+        warned: Warned::default(),
         late_boots: std::sync::Mutex::default(),
         vouched: Vouched::default(),
         refusals: Refusals::default(),

@@ -86,6 +86,7 @@ impl Manager {
         self.note_used_keys().await;
         self.complete_receipts().await;
         self.forget_ephemeral().await;
+        self.warn_of_expiry().await;
         self.checkpoint_when_due().await;
         self.sessions.forget_answers(self.clock.boot() - ANSWERS_KEPT);
     }

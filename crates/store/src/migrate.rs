@@ -17,6 +17,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("audit_checkpoints", include_str!("../migrations/0006_audit_checkpoints.sql")),
     ("access", include_str!("../migrations/0007_access.sql")),
     ("canaries", include_str!("../migrations/0008_canaries.sql")),
+    ("expiry_warnings", include_str!("../migrations/0009_expiry_warnings.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -73,6 +74,7 @@ mod tests {
         "1c58c02d5f797a43bfea2ce05ebbb5572dbb90b8636c8bf6d121916e6e42ff34",
         "3c21a0d5d503f64ba97bcc766109a30d483dd8ed45a0d335c0454472b67aa7ad",
         "ee1ed7c066b5a1e622c95b0f0ad04393dba26cbffc33cd030731efd91bfb170a",
+        "a440c01b32df7f2fff3dbee6d88cce3ff4cf3a604ecd5814130206290b5768ec",
     ];
 
     #[test]

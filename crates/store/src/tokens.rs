@@ -58,6 +58,8 @@ const ISSUE: &str = "UPDATE tokens SET status = 'active', generation = $2, issue
 const CHANGE: &str = "UPDATE tokens SET name = $2, description = $3, expires_at = $4, max_delegates = $5, \
      allowed_cidrs = $6, allowed_names = $7, pinned_tags = $8, enrolment = $9, ephemeral = $10, \
      version = version + 1 WHERE id = $1";
+const WARN: &str = "UPDATE tokens SET warned = $3, warned_of = $2 WHERE id = $1 AND expires_at = $2 \
+     AND (warned_of IS NULL OR warned_of <> $2 OR warned > $3)";
 const SCHEDULE: &str = "UPDATE tokens SET status = $2, revoke_at = $3, scheduled_by = $4, scheduled_reason = $5, \
      version = version + 1 WHERE id = $1";
 const FORGET_SECRETS: &str = "DELETE FROM token_secrets WHERE token IN (SELECT id FROM tokens WHERE revoked_at < $1)";
@@ -282,6 +284,14 @@ pub async fn delete(conn: &mut Conn, id: TokenId, now: Millis) -> Result<(), Sto
 /// Those of the database.
 pub async fn bury_unissued(conn: &mut Conn, scope: &Scope, now: Millis) -> Result<u64, StoreError> {
     conn.run(sqlx::query(BURY_UNISSUED).bind(scope.to_string()).bind(now)).await
+}
+
+/// Notes that it was warned of this expiry so long before; whether nobody had warned of it then or later.
+///
+/// # Errors
+/// Those of the database.
+pub async fn warn(conn: &mut Conn, id: TokenId, expires_at: Millis, before: Millis) -> Result<bool, StoreError> {
+    Ok(conn.run(sqlx::query(WARN).bind(id.to_string()).bind(expires_at).bind(before)).await? == 1)
 }
 
 /// Notes when tokens were last proved; an older time than the noted one changes nothing.

@@ -21,6 +21,7 @@ mod scopes;
 mod sources;
 mod store;
 mod tasks;
+mod warnings;
 
 use legation_api::tasks::{Shell, SubmitTask, Work};
 use legation_model::ids::{AttemptId, TaskId};
