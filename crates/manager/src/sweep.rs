@@ -174,6 +174,11 @@ impl Manager {
         let stored: HashMap<TokenId, (TokenStatus, u64)> =
             states.into_iter().map(|(id, status, version)| (id, (status, version))).collect();
         for token in accepted {
+            // A call that ends the token says so itself, with the receipt that its delegates report to.
+            let Ok(_ending) = token.ending.try_lock() else { continue };
+            if token.is_ended() {
+                continue;
+            }
             match stored.get(&token.id) {
                 Some((TokenStatus::Active | TokenStatus::Draining, version)) => {
                     // A change whose call did not learn that it was stored.

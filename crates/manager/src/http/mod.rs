@@ -67,7 +67,7 @@ pub fn table() -> Vec<Route> {
         post(routes::SCOPES, Needs(P::AccountEdit), scopes::create),
         get(routes::SCOPE, Needs(P::AccountView), scopes::show),
         patch(routes::SCOPE, Needs(P::AccountEdit), scopes::update),
-        delete(routes::SCOPE, Needs(P::AccountEdit), scopes::delete),
+        delete(routes::SCOPE, Needs(P::AccountDelete), scopes::delete),
         get(routes::TOKENS, Needs(P::DelegateView), tokens::list),
         post(routes::TOKENS, Needs(P::DelegateEdit), tokens::create),
         get(routes::TOKEN, Needs(P::DelegateView), tokens::show),

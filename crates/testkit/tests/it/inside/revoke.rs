@@ -33,6 +33,7 @@ super::on_both!(
     expiry_takes_the_same_path,
     a_jumped_clock_is_doubt_and_not_a_verdict,
     the_sweep_believes_the_store,
+    the_sweep_leaves_the_last_word_to_a_call_that_is_at_it,
     what_the_store_cannot_say_is_no_verdict,
 );
 
@@ -471,6 +472,23 @@ async fn the_sweep_believes_the_store(engine: Engine) {
     revoke_in_store_alone(&inside, &token).await;
     assert_eq!(puppet.goodbye().await.reason, GoodbyeReason::TokenRevoked);
     inside.sessions(&token, 0).await;
+}
+
+/// Its word would lack the receipt, and a delegate that hears it reports to nobody.
+async fn the_sweep_leaves_the_last_word_to_a_call_that_is_at_it(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let (token, other) = (inside.token("a").await, inside.token("b").await);
+    let mut puppet = inside.puppet("a1", &token);
+    puppet.join().await;
+    let live = inside.manager.tokens.get(token.id).expect("known");
+    let ending = live.ending.lock().await;
+    revoke_in_store_alone(&inside, &token).await;
+    revoke_in_store_alone(&inside, &other).await;
+    let swept = inside.manager.tokens.get(other.id).expect("known");
+    eventually("the sweep has passed", async || swept.is_ended().then_some(())).await;
+    assert!(!live.is_ended(), "a call is about to say it");
+    drop(ending);
+    eventually("the next one says it", async || live.is_ended().then_some(())).await;
 }
 
 /// A row that no life of a token leads to says nothing about the token, so its delegates are not told to stop.
