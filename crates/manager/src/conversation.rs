@@ -13,6 +13,7 @@ use std::{
 };
 
 use legation_link::Ended;
+use legation_model::Millis;
 use legation_store::StoreError;
 use legation_wire::{
     Close, ManagerEvent, SendError,
@@ -157,7 +158,8 @@ impl Conversation {
         self.entered = Some(entered);
         self.session.last_answered.store(self.manager.clock.boot(), Ordering::Relaxed);
         self.manager.metrics.heartbeats.inc();
-        let answered = self.with_link(|link| link.end_mut().send(&ToDelegate::HeartbeatAck { sent }))?;
+        let expires_in = self.session.token.expires_in(self.manager.clock.wall()).map(Millis::unsigned_abs);
+        let answered = self.with_link(|link| link.end_mut().send(&ToDelegate::HeartbeatAck { sent, expires_in }))?;
         answered.map_err(|_| Leave::Ended(Ended::Protocol(Close::TooLarge)))
     }
 

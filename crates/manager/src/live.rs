@@ -16,7 +16,7 @@ use legation_model::{
     Millis, Name, Scope, Secret,
     ids::{ReceiptId, TokenId},
     receipt::Cause,
-    token::{DelegateToken, Schedule, TokenLimits, TokenStatus},
+    token::{DelegateToken, Schedule, TokenLimits, TokenStatus, expiry_warning},
 };
 use legation_wire::{TokenHint, TokenKeys, close::GoodbyeReason, message::Goodbye};
 
@@ -158,6 +158,17 @@ impl LiveToken {
     /// From which wall-clock millisecond on it is not accepted any more; [`Millis::MAX`] for never.
     pub fn ends_at(&self) -> Millis {
         self.ends_at.load(Ordering::Acquire)
+    }
+
+    /// Milliseconds until it expires, once that is near enough to warn of. A revocation that is to come is not told: whoever
+    /// holds a stolen token would learn of it.
+    pub fn expires_in(&self, now: Millis) -> Option<Millis> {
+        let near = |left: &Millis| expiry_warning(*left).is_some();
+        // Of most tokens one number says that there is nothing to say.
+        near(&self.ends_at().saturating_sub(now))
+            .then(|| self.rules().limits.expires_at)?
+            .map(|at| at - now)
+            .filter(near)
     }
 
     /// Whether it takes no further work and no further delegates.

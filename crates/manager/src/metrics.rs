@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use legation_model::Millis;
+use legation_model::{Millis, token::EXPIRY_WARNINGS};
 use prometheus_client::{
     encoding::text::encode,
     metrics::{
@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{recent::Timed, warnings::THRESHOLDS};
+use crate::recent::Timed;
 
 /// Buckets of the time from a revoke to the last cut: from a millisecond in steps of a half to a minute.
 const CUT_BUCKETS: (f64, f64, u16) = (0.001, 1.5, 28);
@@ -53,7 +53,7 @@ pub struct Metrics {
     /// Waiting tasks.
     pub queued: Gauge,
     /// Accepted tokens that expire within each of the thresholds of a warning, nearest first.
-    pub expiring: [Gauge; THRESHOLDS.len()],
+    pub expiring: [Gauge; EXPIRY_WARNINGS.len()],
     dispatch: Histogram,
     revoke_to_cut: Timed,
     revoke_to_stop: Timed,
@@ -88,7 +88,7 @@ impl Default for Metrics {
         registry.register("sessions", "Live sessions", sessions.clone());
         registry.register("tasks_queued", "Tasks waiting for a delegate", queued.clone());
         let expiring = std::array::from_fn(|_| Gauge::default());
-        for (gauge, (_, within)) in std::iter::zip(&expiring, THRESHOLDS) {
+        for (gauge, (_, within)) in std::iter::zip(&expiring, EXPIRY_WARNINGS) {
             let name = format!("tokens_expiring_within_{}", within.replace(' ', ""));
             registry.register(name, format!("Accepted tokens that expire within {within}"), Gauge::clone(gauge));
         }

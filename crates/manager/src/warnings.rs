@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, sync::Mutex};
 
-use legation_model::{Millis, Scope, ids::TokenId};
+use legation_model::{
+    Millis, Scope,
+    ids::TokenId,
+    token::{EXPIRY_WARNINGS, expiry_warning},
+};
 use legation_store::{StoreError, Tx, job, tokens};
 use serde_json::json;
 
@@ -12,10 +16,6 @@ use crate::{
     lock::lock,
 };
 
-const HOUR: Millis = 60 * 60 * 1000;
-const DAY: Millis = 24 * HOUR;
-/// How long before, nearest first, and how that is said.
-pub const THRESHOLDS: [(Millis, &str); 4] = [(HOUR, "1 h"), (DAY, "1 d"), (7 * DAY, "7 d"), (14 * DAY, "14 d")];
 /// Warnings in one transaction; more wait for the next sweep.
 const TOGETHER_MAX: usize = 256;
 
@@ -43,7 +43,7 @@ impl Manager {
         }
         let soon = self.expiring();
         for (at, gauge) in self.metrics.expiring.iter().enumerate() {
-            gauge.set(soon.iter().filter(|warning| warning.left <= THRESHOLDS[at].0).count() as i64);
+            gauge.set(soon.iter().filter(|warning| warning.left <= EXPIRY_WARNINGS[at].0).count() as i64);
         }
         let due: Vec<Warning> = {
             let mut warned = lock(&self.warned.0);
@@ -73,7 +73,7 @@ impl Manager {
         let warning = |live: std::sync::Arc<crate::live::LiveToken>| {
             let expires_at = live.rules().limits.expires_at?;
             let left = expires_at - now;
-            let threshold = THRESHOLDS.into_iter().find(|(before, _)| left <= *before).filter(|_| left > 0)?;
+            let threshold = expiry_warning(left)?;
             Some(Warning { token: live.id, scope: live.scope.clone(), expires_at, left, threshold })
         };
         live.filter_map(warning).collect()

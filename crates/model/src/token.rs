@@ -25,9 +25,19 @@ pub const GENERATION_MAX: u32 = 62 * 62 * 62 - 1;
 /// The name of the token that every account is born with.
 pub const DEFAULT_TOKEN: &str = "default_token";
 
+/// How long before a token expires its people are warned, in milliseconds, nearest first, and how that is said.
+pub const EXPIRY_WARNINGS: [(Millis, &str); 4] =
+    [(HOUR, "1 h"), (24 * HOUR, "1 d"), (7 * 24 * HOUR, "7 d"), (14 * 24 * HOUR, "14 d")];
+
+const HOUR: Millis = 60 * 60 * 1000;
 const GENERATION_CHARS: usize = 3;
 const KEY_CHARS: usize = 43;
 const CHECK_CHARS: usize = 6;
+
+/// The nearest of [`EXPIRY_WARNINGS`] that is due for a token with this many milliseconds left; none for one that has expired.
+pub fn expiry_warning(left: Millis) -> Option<(Millis, &'static str)> {
+    EXPIRY_WARNINGS.into_iter().find(|(before, _)| left <= *before).filter(|_| left > 0)
+}
 
 /// A whole token, as a delegate's owner holds it: `ldt_<id>_<generation><secret>_<manager key><check>`.
 #[derive(Clone, Debug, PartialEq, Eq)]

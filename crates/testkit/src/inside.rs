@@ -392,7 +392,7 @@ impl Puppet {
         loop {
             match self.next().await {
                 Ok(DelegateEvent::Message(message)) => return message,
-                Ok(DelegateEvent::LeaseRenewed { .. }) => {}
+                Ok(DelegateEvent::LeaseRenewed { .. } | DelegateEvent::TokenExpires { .. }) => {}
                 other => panic!("no message but {other:?}"),
             }
         }

@@ -10,7 +10,7 @@ use crate::{
     handshake::Initiator,
     message::{Frame, FromDelegate, Goodbye, Hello, Stopped, ToDelegate, Welcome},
     preamble::Role,
-    pulse::{Jitter, Pulse},
+    pulse::{Jitter, Pulse, millis},
 };
 
 /// The first frame of a session.
@@ -31,6 +31,11 @@ pub enum DelegateEvent {
     LeaseRenewed {
         /// Counted from the sending of what the Manager answered.
         until: Millis,
+    },
+    /// The token expires soon: something to tell a person, nothing to act on.
+    TokenExpires {
+        /// Milliseconds until then, by the Manager's clock.
+        left: Millis,
     },
     /// Anything else that the Manager says.
     Message(ToDelegate),
@@ -153,9 +158,12 @@ impl DelegateEnd {
         match ToDelegate::decode(&frame)? {
             ToDelegate::Welcome(_) => return Err(Close::OutOfPlace),
             ToDelegate::Goodbye(goodbye) => return self.leave(goodbye),
-            ToDelegate::HeartbeatAck { sent } => {
+            ToDelegate::HeartbeatAck { sent, expires_in } => {
                 if let Some(until) = pulse.answered(sent)? {
                     self.events.push(DelegateEvent::LeaseRenewed { until })?;
+                }
+                if let Some(left) = expires_in {
+                    self.events.push(DelegateEvent::TokenExpires { left: millis(left) })?;
                 }
             }
             message => self.events.push(DelegateEvent::Message(message))?,

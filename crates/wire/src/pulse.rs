@@ -77,7 +77,8 @@ impl Pulse {
     }
 }
 
-fn millis(bounded: u64) -> Millis {
+/// A number of milliseconds that the Manager named, as the clock counts them.
+pub(crate) fn millis(bounded: u64) -> Millis {
     Millis::try_from(bounded).unwrap_or(Millis::MAX / 4)
 }
 

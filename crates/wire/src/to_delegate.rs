@@ -30,6 +30,9 @@ pub enum ToDelegate {
         /// The number of the heartbeat that it answers.
         #[n(0)]
         sent: u64,
+        /// Milliseconds until the token expires, once that is near enough to warn of; for a person, nothing depends on it.
+        #[n(1)]
+        expires_in: Option<u64>,
     },
     /// Gives an attempt to the delegate.
     #[n(3)]

@@ -1,5 +1,6 @@
 //! The delegate's one loop: events in, and what follows from each.
 
+mod expiry;
 mod link;
 mod session;
 mod stop;
@@ -28,6 +29,7 @@ use tokio::{
 };
 
 use self::{
+    expiry::ExpiryWarnings,
     link::{Link, Moved},
     successor::Successor,
 };
@@ -148,6 +150,7 @@ struct Agent {
     terminate: Signal,
     interrupt: Signal,
     status: Arc<Status>,
+    expiry: ExpiryWarnings,
     /// The last trouble that was logged, so that each is logged once and not at every retry.
     trouble: String,
 }
@@ -199,6 +202,7 @@ impl Agent {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             status: Arc::new(Status::default()),
+            expiry: ExpiryWarnings::default(),
             trouble: String::new(),
         })
     }

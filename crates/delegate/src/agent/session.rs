@@ -83,6 +83,7 @@ impl Agent {
         match said {
             Ok(DelegateEvent::Welcome(welcome)) => self.welcome(welcome),
             Ok(DelegateEvent::LeaseRenewed { until }) => self.renew(until),
+            Ok(DelegateEvent::TokenExpires { left }) => self.expiry.warn(left),
             Ok(DelegateEvent::Message(message)) => self.hear(message),
             Ok(DelegateEvent::Goodbye(goodbye)) => return self.goodbye(goodbye).await,
             Err(ended) => self.retry(None, &ended),

@@ -60,6 +60,8 @@ pub(crate) struct Manager {
     pub(crate) lease: u64,
     /// How far its wall clock is ahead of this machine's, in milliseconds.
     pub(crate) ahead: i64,
+    /// What its answers to heartbeats say of the token's expiry.
+    pub(crate) expires_in: Option<u64>,
 }
 
 impl Manager {
@@ -68,7 +70,7 @@ impl Manager {
         let (id, secret) = (TokenId::random(&SystemEntropy), Secret::random(&SystemEntropy));
         let token = Token { id, generation: 1, secret, manager_key: key.public };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        Self { listener, keys: [key].into(), token, lease: 60_000, ahead: 0 }
+        Self { listener, keys: [key].into(), token, lease: 60_000, ahead: 0, expires_in: None }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -98,7 +100,7 @@ impl Manager {
         let end =
             ManagerEnd::new(Arc::clone(&self.keys), Arc::new(Keys(token.clone())), SystemClock.boot(), &SystemEntropy);
         let connection = Connection::new(socket, end, || SystemClock.boot());
-        let mut session = Session { connection, answers: Arc::new(AtomicBool::new(true)) };
+        let mut session = Session { connection, answers: Arc::new(AtomicBool::new(true)), expires_in: self.expires_in };
         assert!(matches!(session.event().await, Ok(ManagerEvent::Proven(_))));
         let opening = session.event().await.expect("an opening");
         (session, opening)
@@ -159,6 +161,7 @@ pub(crate) struct Session {
     connection: Connection<ManagerEnd>,
     /// Whether heartbeats are answered.
     answers: Arc<AtomicBool>,
+    expires_in: Option<u64>,
 }
 
 impl Session {
@@ -167,7 +170,7 @@ impl Session {
             match self.connection.next().await? {
                 ManagerEvent::Message(FromDelegate::Heartbeat { sent, .. }) => {
                     if self.answers.load(Relaxed) {
-                        self.say(ToDelegate::HeartbeatAck { sent });
+                        self.say(ToDelegate::HeartbeatAck { sent, expires_in: self.expires_in });
                     }
                 }
                 event => return Ok(event),

@@ -235,3 +235,15 @@ async fn a_manager_with_another_clock_is_mentioned_once_and_changes_nothing() {
         assert_eq!(delegate.log().matches("clock and the Manager's differ").count(), 1);
     }
 }
+
+#[tokio::test]
+async fn an_expiry_that_comes_near_is_logged_once_and_changes_nothing() {
+    let manager = Manager { expires_in: Some(50 * 60 * 1000), lease: 1_200, ..Manager::start().await };
+    let delegate = Delegate::start(&manager);
+    let (mut session, _) = manager.session().await;
+    // Longer than the lease, so that several answers came.
+    session.assign(&script("sleep 1.5; echo done"));
+    session.await_output("done\n").await;
+    assert_eq!(session.finished().await.state, TaskState::Succeeded);
+    assert_eq!(delegate.log().matches("the token expires within 1 h").count(), 1, "{}", delegate.log());
+}

@@ -53,7 +53,7 @@ async fn heartbeats_flow_by_themselves_and_silence_ends_the_link() {
                 panic!("only heartbeats come")
             };
             assert_eq!(sent, expected);
-            manager.end_mut().send(&ToDelegate::HeartbeatAck { sent }).expect("open");
+            manager.end_mut().send(&ToDelegate::HeartbeatAck { sent, expires_in: None }).expect("open");
         }
         // From here on the Manager reads and never answers.
         while manager.next().await.is_ok() {}

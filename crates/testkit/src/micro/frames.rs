@@ -18,7 +18,7 @@ const LARGE: usize = 64 << 10;
 
 /// The Manager answers a heartbeat.
 pub(super) fn seal_heartbeat_answer() -> Box<dyn Measured> {
-    sealing(ToDelegate::HeartbeatAck { sent: 1 })
+    sealing(ToDelegate::HeartbeatAck { sent: 1, expires_in: None })
 }
 
 /// The Manager assigns a task with a large script.
@@ -79,7 +79,7 @@ fn heartbeat(delegate: &mut DelegateEnd, manager: &mut ManagerEnd, number: u64) 
     let due = delegate.next_deadline().expect("an open session");
     delegate.on_deadline(due).expect("all before it were answered");
     let heartbeat = messages(delegate);
-    manager.send(&ToDelegate::HeartbeatAck { sent: number }).expect("room");
+    manager.send(&ToDelegate::HeartbeatAck { sent: number, expires_in: None }).expect("room");
     hand_over(manager, delegate);
     while delegate.poll_event().is_some() {}
     heartbeat

@@ -276,7 +276,7 @@ impl Sandbox {
                 ManagerEvent::Stopped(_) => panic!("nobody stopped"),
                 ManagerEvent::Message(FromDelegate::Heartbeat { sent, .. }) => {
                     self.granted_until = self.granted_until.max(self.now + LEASE);
-                    Self::down(link, ToDelegate::HeartbeatAck { sent });
+                    Self::down(link, ToDelegate::HeartbeatAck { sent, expires_in: None });
                 }
                 ManagerEvent::Message(message) => {
                     assert_eq!(link.said_up.pop_front().as_ref(), Some(&message), "in order, unaltered, no gap");
@@ -322,6 +322,7 @@ impl Sandbox {
                     assert_eq!(said.as_ref(), Some(&message), "in order, unaltered, no gap");
                     self.delegate_hears(link, message);
                 }
+                DelegateEvent::TokenExpires { .. } => panic!("nobody said so"),
                 DelegateEvent::Goodbye(_) => panic!("nobody said goodbye"),
             }
         }

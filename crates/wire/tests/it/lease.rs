@@ -21,7 +21,7 @@ fn beat(delegate: &mut DelegateEnd, manager: &mut ManagerEnd) -> (Millis, u64) {
 }
 
 fn answer(delegate: &mut DelegateEnd, manager: &mut ManagerEnd, sent: u64, now: Millis) -> Vec<DelegateEvent> {
-    manager.send(&ToDelegate::HeartbeatAck { sent }).expect("open");
+    manager.send(&ToDelegate::HeartbeatAck { sent, expires_in: None }).expect("open");
     shuttle(delegate, manager, now).expect("an answer");
     drain(delegate)
 }
@@ -42,8 +42,21 @@ fn an_old_answer_gives_nothing_new_and_a_made_up_one_closes() {
     assert_eq!(lease(&answer(&mut delegate, &mut manager, second, second_at)), Some(second_at + 300_000));
     assert_eq!(answer(&mut delegate, &mut manager, first, second_at), []);
     assert_eq!(answer(&mut delegate, &mut manager, second, second_at), []);
-    manager.send(&ToDelegate::HeartbeatAck { sent: second + 1 }).expect("open");
+    manager.send(&ToDelegate::HeartbeatAck { sent: second + 1, expires_in: None }).expect("open");
     assert_eq!(shuttle(&mut delegate, &mut manager, second_at), Err(Close::OutOfPlace));
+}
+
+#[test]
+fn the_answer_may_say_when_the_token_expires_and_renews_the_lease_all_the_same() {
+    let (mut delegate, mut manager) = World::new(34).session(0);
+    let (sent_at, sent) = beat(&mut delegate, &mut manager);
+    for (expires_in, left) in [(3_600_000, 3_600_000), (u64::MAX, Millis::MAX / 4)] {
+        manager.send(&ToDelegate::HeartbeatAck { sent, expires_in: Some(expires_in) }).expect("open");
+        shuttle(&mut delegate, &mut manager, sent_at).expect("an answer");
+        let events = drain(&mut delegate);
+        assert_eq!(events.last(), Some(&DelegateEvent::TokenExpires { left }));
+        assert_eq!(lease(&events), (expires_in == 3_600_000).then_some(sent_at + 300_000), "once");
+    }
 }
 
 #[test]

@@ -148,7 +148,8 @@ fn to_delegate() -> impl Strategy<Value = ToDelegate> {
         goodbye.prop_map(|(reason, receipt, retry_after, text)| {
             ToDelegate::Goodbye(Goodbye { reason, receipt, retry_after, text })
         }),
-        any::<u64>().prop_map(|sent| ToDelegate::HeartbeatAck { sent }),
+        (any::<u64>(), option::of(any::<u64>()))
+            .prop_map(|(sent, expires_in)| ToDelegate::HeartbeatAck { sent, expires_in }),
         assignment().prop_map(|assignment| ToDelegate::Assign(Box::new(assignment))),
         (id::<AttemptId>(), any::<u64>()).prop_map(|(attempt, grace)| ToDelegate::Cancel { attempt, grace }),
         (id::<AttemptId>(), any::<u64>()).prop_map(|(attempt, offset)| ToDelegate::OutputAck { attempt, offset }),

@@ -66,7 +66,7 @@ fn goodbye_overtakes_what_waits_and_is_the_last_word() {
     let (mut delegate, mut manager) = world.session(0);
     manager.send(&ToDelegate::FinishedAck { attempt: AttemptId([1; 16]) }).expect("open");
     manager.goodbye(goodbye()).expect("nothing is half sent");
-    assert_eq!(manager.send(&ToDelegate::HeartbeatAck { sent: 1 }), Err(SendError::NotOpen));
+    assert_eq!(manager.send(&ToDelegate::HeartbeatAck { sent: 1, expires_in: None }), Err(SendError::NotOpen));
     delegate.send(&FromDelegate::Draining).expect("open");
     shuttle(&mut delegate, &mut manager, 0).expect("both leave in peace");
     assert_eq!(drain(&mut delegate), [DelegateEvent::Goodbye(goodbye())]);

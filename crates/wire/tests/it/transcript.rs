@@ -101,7 +101,7 @@ fn manager_says() -> [ToDelegate; 5] {
     };
     [
         ToDelegate::Welcome(welcome()),
-        ToDelegate::HeartbeatAck { sent: 1 },
+        ToDelegate::HeartbeatAck { sent: 1, expires_in: None },
         ToDelegate::Assign(Box::new(assignment)),
         ToDelegate::FinishedAck { attempt },
         ToDelegate::Goodbye(goodbye),

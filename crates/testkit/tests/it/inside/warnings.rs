@@ -1,11 +1,16 @@
 //! Warnings before a token expires.
 
-use legation_api::token_update::UpdateToken;
+use futures_util::FutureExt as _;
+use legation_api::{
+    revoke::{RevokeMode, RevokeToken},
+    token_update::UpdateToken,
+};
 use legation_model::Clock as _;
-use legation_testkit::{Engine, Inside, world::Issued};
+use legation_testkit::{Engine, Inside, Puppet, world::Issued};
+use legation_wire::DelegateEvent;
 use sqlx::{Executor as _, Row as _};
 
-super::on_both!(an_expiry_is_warned_of_once_at_each_threshold);
+super::on_both!(an_expiry_is_warned_of_once_at_each_threshold, a_delegate_hears_of_the_expiry_when_it_is_near,);
 
 const HOUR: i64 = 60 * 60 * 1000;
 const DAY: i64 = 24 * HOUR;
@@ -59,4 +64,35 @@ async fn an_expiry_is_warned_of_once_at_each_threshold(engine: Engine) {
     inside.clock.advance(8 * DAY);
     assert_eq!(warnings(&inside, &token).await.len(), 4, "one that has ended does not expire");
     assert_eq!(gauges(&inside).await, [0, 0, 0, 0]);
+}
+
+/// In how many hours, rounded up, the token expires by what the next answered heartbeat says.
+async fn heard(inside: &Inside, delegate: &mut Puppet) -> Option<i64> {
+    assert!(delegate.beat(inside.manager.config.timing).await, "answered");
+    // What an answer says beside the lease comes with it.
+    match delegate.next().now_or_never() {
+        Some(Ok(DelegateEvent::TokenExpires { left })) => Some((left + HOUR - 1) / HOUR),
+        None => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_delegate_hears_of_the_expiry_when_it_is_near(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let expires_at = inside.clock.wall() + 20 * DAY;
+    let token = inside.token_with("ends", |token| token.expires_at = Some(expires_at)).await;
+    let mut delegate = inside.puppet("one", &token);
+    delegate.join().await;
+    assert_eq!(heard(&inside, &mut delegate).await, None);
+    inside.clock.advance(6 * DAY);
+    assert_eq!(heard(&inside, &mut delegate).await, Some(14 * 24));
+    // A revocation that is to come is not told: the thief of a token would listen.
+    let reason = "stolen".parse().expect("a reason");
+    let at = RevokeToken { reason, mode: RevokeMode::At, drain_ms: None, at: Some(inside.clock.wall() + HOUR) };
+    inside.client.schedule_revoke(token.id, &at).await.expect("set");
+    assert_eq!(heard(&inside, &mut delegate).await, Some(14 * 24));
+    let later = UpdateToken { expires_at: Some(None), ..UpdateToken::default() };
+    let version = inside.client.token(token.id).await.expect("a token").version;
+    inside.client.update_token(token.id, version, &later).await.expect("changed");
+    assert_eq!(heard(&inside, &mut delegate).await, None);
 }
