@@ -12,6 +12,7 @@ pub mod audit;
 pub mod clock;
 pub mod delegate;
 pub mod ids;
+pub mod login;
 pub mod name;
 pub mod receipt;
 pub mod scope;
