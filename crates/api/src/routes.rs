@@ -58,6 +58,20 @@ pub const PRINCIPAL: &str = "/api/v1/principals/{principal}";
 pub const PRINCIPAL_DISABLE: &str = "/api/v1/principals/{principal}/disable";
 /// Lets a principal do again what its grants say.
 pub const PRINCIPAL_ENABLE: &str = "/api/v1/principals/{principal}/enable";
+/// Gives a user a password.
+pub const PRINCIPAL_PASSWORD: &str = "/api/v1/principals/{principal}/password";
+/// Changes the caller's own password.
+pub const PASSWORD: &str = "/api/v1/password";
+/// Begins a console session; public.
+pub const LOGIN: &str = "/api/v1/login";
+/// Ends the console session that is presented.
+pub const LOGOUT: &str = "/api/v1/logout";
+/// Shows once more who holds the console session that is presented.
+pub const REAUTHENTICATE: &str = "/api/v1/reauthenticate";
+/// Console sessions.
+pub const SESSIONS: &str = "/api/v1/sessions";
+/// One console session.
+pub const SESSION: &str = "/api/v1/sessions/{session}";
 /// All roles.
 pub const ROLES: &str = "/api/v1/roles";
 /// One role.
@@ -121,6 +135,13 @@ pub const ALL: &[&str] = &[
     PRINCIPAL,
     PRINCIPAL_DISABLE,
     PRINCIPAL_ENABLE,
+    PRINCIPAL_PASSWORD,
+    PASSWORD,
+    LOGIN,
+    LOGOUT,
+    REAUTHENTICATE,
+    SESSIONS,
+    SESSION,
     ROLES,
     ROLE,
     GRANTS,

@@ -16,8 +16,11 @@ pub mod failure;
 pub mod grants;
 pub mod handover;
 pub mod keys;
+pub mod logins;
+pub mod passwords;
 pub mod principals;
 pub mod private_file;
+pub mod prompt;
 pub mod receipts;
 pub mod revoke;
 pub mod revoke_many;
@@ -93,7 +96,11 @@ async fn dispatch(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
         Command::Audit(Audit::Verify(verify)) => verify.run(ui),
         Command::Audit(command) => command.run(&context()?).await,
         Command::SigningKey(command) => command.run(&context()?).await,
-        Command::User(command) => command.run(&context()?, PrincipalKind::User).await,
+        Command::Login(login) => login.run(&cli.global, ui).await,
+        Command::Logout => logins::log_out(ui).await,
+        Command::Password(change) => change.run(&context()?).await,
+        Command::Session(command) => command.run(&context()?).await,
+        Command::User(command) => command.run(&context()?).await,
         Command::ServiceAccount(command) => command.run(&context()?, PrincipalKind::ServiceAccount).await,
         Command::Role(command) => command.run(&context()?).await,
         Command::Grant(command) => command.run(&context()?).await,

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod admission;
 pub mod api_keys;
 pub mod arguments;
+mod attempts;
 pub mod audit;
 pub mod audit_stream;
 pub mod backlog;
@@ -34,9 +35,11 @@ pub mod link;
 pub mod live;
 pub mod lock;
 pub mod logging;
+pub mod logins;
 pub mod metrics;
 pub mod output;
 pub mod parted;
+pub mod passwords;
 mod preview;
 pub mod principals;
 mod proofs;
@@ -66,6 +69,7 @@ pub mod tasks;
 pub mod timings;
 pub mod tls;
 pub mod tokens;
+mod vouched;
 pub mod warnings;
 mod whole_file;
 
@@ -133,7 +137,9 @@ pub struct Manager {
     pub(crate) warned: warnings::Warned,
     /// Superseded starts that came back once.
     pub(crate) late_boots: Mutex<HashSet<BootId>>,
-    pub(crate) vouched: access::Vouched,
+    pub(crate) vouched: vouched::Vouched,
+    pub(crate) attempts: attempts::Attempts,
+    pub(crate) turns: passwords::Turns,
     pub(crate) refusals: refusals::Refusals,
     /// The leases of the accounts.
     pub(crate) timings: timings::Timings,

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub not_enrolled: Counter,
     /// Connections that proved a canary token.
     pub canaries: Counter,
+    /// Logins and passwords that were refused.
+    pub logins_refused: Counter,
     /// Tasks assigned.
     pub assigned: Counter,
     /// Revocations that were carried out, by a person or by expiry; a repeated one counts again.
@@ -81,6 +83,7 @@ impl Default for Metrics {
             "Delegate keys refused because they wait for approval or enrolment is closed",
         );
         let canaries = counter("canary_connections", "Connections that proved a canary token");
+        let logins_refused = counter("logins_refused", "Logins refused because of a wrong name or password");
         let assigned = counter("tasks_assigned", "Tasks assigned to a delegate");
         let revocations =
             counter("token_revocations", "Revocations carried out, by a person or by expiry, repeated ones included");
@@ -110,6 +113,7 @@ impl Default for Metrics {
             clones,
             not_enrolled,
             canaries,
+            logins_refused,
             assigned,
             revocations,
             sessions,

@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Manager,
-    access::Vouched,
+    attempts::Attempts,
     barred::Barred,
     canary::Canaries,
     clock::JumpGuard,
@@ -28,6 +28,7 @@ use crate::{
     live::{LiveToken, LiveTokens},
     metrics::Metrics,
     parted::PartedLinks,
+    passwords::Turns,
     proofs::Proofs,
     queue::Queue,
     refusals::Refusals,
@@ -38,6 +39,7 @@ use crate::{
     timings::Timings,
     tls,
     tokens::secret_place,
+    vouched::Vouched,
     warnings::Warned,
 };
 
@@ -110,6 +112,8 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
     let timing = config.timing;
     let manager = Arc::new_cyclic(|this| Manager {
         former_leases_end,
+        attempts: Attempts::new(Arc::clone(&clock)),
+        turns: Turns::default(),
         clock: Arc::new(JumpGuard::new(clock)),
         config,
         entropy,

@@ -107,6 +107,8 @@ ids! {
     GrantId = "grt_", "a grant";
     /// One API key, without its secret.
     ApiKeyId = "key_", "an API key";
+    /// One console session, without its secret.
+    LoginId = "lgn_", "a console session";
     /// One of the Manager's own key pairs, in the store.
     ManagerKeyId = "mgr_", "a manager key";
 }

@@ -24,11 +24,14 @@ pub mod grants;
 pub mod idempotency;
 pub mod keys;
 pub mod leases;
+pub mod logins;
 pub mod output;
+pub mod passwords;
 pub mod principals;
 pub mod receipts;
 pub mod roles;
 pub mod scopes;
+pub mod standing;
 pub mod tasks;
 pub mod tokens;
 

@@ -7,6 +7,7 @@ mod docs;
 mod errors;
 mod fake;
 mod lists;
+mod logins;
 mod nouns;
 mod receipts;
 mod revoke;

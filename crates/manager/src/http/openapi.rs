@@ -6,8 +6,8 @@ use utoipa::{
 };
 
 use super::{
-    accounts, api_keys, audit, delegates, grants, health, link, output, principals, receipts, revoke, roles, scopes,
-    signing_keys, tasks, tokens, whoami,
+    accounts, api_keys, audit, delegates, grants, health, link, logins, output, passwords, principals, receipts,
+    revoke, roles, scopes, signing_keys, tasks, tokens, whoami,
 };
 
 #[derive(OpenApi)]
@@ -24,7 +24,8 @@ use super::{
         receipts::list, receipts::show,
         audit::list, audit::show, audit::export, audit::tail, signing_keys::list, signing_keys::show, link::upgrade,
         principals::list, principals::create, principals::show, principals::disable, principals::enable,
-        principals::delete,
+        principals::delete, passwords::set, passwords::change,
+        logins::log_in, logins::log_out, logins::reauthenticate, logins::list, logins::end,
         roles::list, roles::create, roles::show, roles::update, roles::delete,
         grants::list, grants::create, grants::show, grants::delete,
         api_keys::list, api_keys::create, api_keys::show, api_keys::revoke,

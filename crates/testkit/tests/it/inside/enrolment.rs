@@ -236,7 +236,7 @@ async fn an_allow_and_a_connection_at_the_same_moment_end_with_one(engine: Engin
     let mut puppet = inside.puppet("one", &token);
     let id = puppet.join().await.delegate;
     // So that nothing else waits for the writer below.
-    let key = inside.client.whoami().await.expect("itself").key;
+    let key = inside.client.whoami().await.expect("itself").key.expect("a key");
     let used = async || inside.client.api_key(key).await.expect("a key").last_used_at;
     eventually("the use of the key is noted", used).await;
     for _ in 0..ROUNDS {

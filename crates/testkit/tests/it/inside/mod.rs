@@ -13,6 +13,8 @@ mod interleavings;
 mod keys;
 mod limits;
 mod listeners;
+mod logins;
+mod passwords;
 mod proof;
 mod raw;
 mod revoke;

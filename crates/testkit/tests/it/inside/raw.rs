@@ -6,12 +6,13 @@ use legation_model::{
     Clock as _, Millis, Scope, Secret,
     access::{PrincipalKind, Role},
     api_key::ApiKey,
-    ids::{ApiKeyId, GrantId, PrincipalId},
+    ids::{ApiKeyId, GrantId, LoginId, PrincipalId},
+    login::{Login, LoginMethod},
 };
 use legation_store::{
     api_keys,
     grants::{self, Grant},
-    job,
+    job, logins,
     principals::{self, Principal},
 };
 use legation_testkit::Inside;
@@ -173,4 +174,25 @@ pub(super) async fn key_of(
     let insert = job(move |tx| Box::pin(async move { api_keys::insert(tx, &row).await }));
     inside.manager.store.write(insert).await.expect("stored");
     key
+}
+
+/// Begins a session of a principal past every rule.
+pub(super) async fn login_of(inside: &Inside, owner: PrincipalId) -> Login {
+    let login = Login { id: LoginId::random(&SystemEntropy), secret: Secret::random(&SystemEntropy) };
+    let now = inside.clock.wall();
+    let row = logins::Login {
+        id: login.id,
+        owner,
+        method: LoginMethod::Password,
+        hash: inside.manager.keys.sealer.keyed_hash(login.secret.expose()),
+        address: String::new(),
+        agent: "test".to_owned(),
+        created_at: now,
+        authenticated_at: now,
+        last_used_at: now,
+        expires_at: now + inside.manager.config.console.lifetime,
+    };
+    let insert = job(move |tx| Box::pin(async move { logins::insert(tx, &row).await }));
+    inside.manager.store.write(insert).await.expect("stored");
+    login
 }
