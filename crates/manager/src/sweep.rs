@@ -83,6 +83,7 @@ impl Manager {
         self.compare_with_store().await;
         self.lose_fenced().await;
         self.note_seen().await;
+        self.sweep_uses().await;
         self.note_used_keys().await;
         self.complete_receipts().await;
         self.forget_ephemeral().await;

@@ -19,6 +19,7 @@ mod roles;
 mod scopes;
 mod signing_keys;
 mod tasks;
+mod token_uses;
 mod tokens;
 mod whoami;
 
@@ -73,6 +74,7 @@ pub fn table() -> Vec<Route> {
         get(routes::TOKEN, Needs(P::DelegateView), tokens::show),
         patch(routes::TOKEN, Needs(P::DelegateEdit), tokens::update),
         delete(routes::TOKEN, Needs(P::DelegateDelete), tokens::delete),
+        get(routes::TOKEN_USES, Needs(P::DelegateView), token_uses::list),
         post(routes::TOKEN_ISSUE, Needs(P::DelegateEdit), tokens::issue),
         post(routes::TOKENS_REVOKE, Needs(P::DelegateEdit), revoke::many),
         post(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::revoke),
