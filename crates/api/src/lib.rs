@@ -33,6 +33,7 @@ pub mod signing_keys;
 pub mod task_rules;
 pub mod tasks;
 pub mod token_update;
+pub mod token_uses;
 pub mod tokens;
 pub mod whoami;
 

@@ -24,6 +24,8 @@ pub const SCOPE: &str = "/api/v1/scopes/{scope}";
 pub const TOKENS: &str = "/api/v1/tokens";
 /// One token.
 pub const TOKEN: &str = "/api/v1/tokens/{token}";
+/// Who used a token, when, and from where.
+pub const TOKEN_USES: &str = "/api/v1/tokens/{token}/uses";
 /// Makes the secret of an unissued token.
 pub const TOKEN_ISSUE: &str = "/api/v1/tokens/{token}/issue";
 /// Revokes tokens of a scope.
@@ -112,6 +114,7 @@ pub const ALL: &[&str] = &[
     SCOPE,
     TOKENS,
     TOKEN,
+    TOKEN_USES,
     TOKEN_ISSUE,
     TOKENS_REVOKE,
     TOKEN_REVOKE,

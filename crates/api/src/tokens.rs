@@ -83,6 +83,9 @@ pub struct Token {
     pub receipt: Option<ReceiptId>,
     /// The last time a delegate proved it, to within a minute.
     pub last_used_at: Option<Millis>,
+    /// How many connections were let in with it, up to the newest few seconds.
+    #[serde(default)]
+    pub uses: u64,
 }
 
 impl From<&DelegateToken> for Token {
@@ -114,6 +117,7 @@ impl From<&DelegateToken> for Token {
             revoked_reason: token.revoked_reason.clone(),
             receipt: token.receipt,
             last_used_at: token.last_used_at,
+            uses: token.uses,
         }
     }
 }
@@ -287,13 +291,38 @@ pub struct TokensQuery {
     /// Only those of this name.
     #[param(value_type = Option<String>)]
     pub name: Option<Name>,
-    /// Also those that are revoked; deleted ones never appear.
+    /// Also those that are revoked; deleted ones appear only by their status.
     #[serde(default)]
     pub include_revoked: bool,
+    /// Only those of this status; revoked and deleted ones too, if it is theirs.
+    #[param(schema_with = crate::schema::token_status)]
+    pub status: Option<TokenStatus>,
+    /// Only those that expire within so many milliseconds and have not ended; more than nothing.
+    pub expiring_within_ms: Option<Millis>,
+    /// Only those that were created before this time and not used since; it must have come.
+    pub unused_since: Option<Millis>,
     /// Items on the page, 1 to 1000; 100 when absent.
     pub limit: Option<u32>,
     /// `next` of the page before.
     pub cursor: Option<String>,
+}
+
+impl TokensQuery {
+    /// By when tokens expire that are asked for, if that is asked for; `now` is the Manager's wall clock.
+    ///
+    /// # Errors
+    /// `invalid_request` for a length or a time that asks for nothing.
+    pub fn expires_by(&self, now: Millis) -> Result<Option<Millis>, Problem> {
+        if self.unused_since.is_some_and(|since| since > now) {
+            let fix = format!("use a time up to {now}, in milliseconds since 1970, or leave it out");
+            return Err(Problem::invalid("unused_since", "the time has not come", fix));
+        }
+        let Some(within) = self.expiring_within_ms else { return Ok(None) };
+        // The last millisecond stands for no time at all.
+        let by = (within > 0).then(|| now.checked_add(within)).flatten().filter(|by| *by < Millis::MAX);
+        let fix = "use a length of time in milliseconds, such as 604800000 for a week, or leave it out";
+        by.map(Some).ok_or_else(|| Problem::invalid("expiring_within_ms", "the length is out of range", fix))
+    }
 }
 
 pub(crate) mod value {

@@ -31,6 +31,7 @@ pub mod signing_keys;
 pub mod task_run;
 pub mod tasks;
 pub mod token_edit;
+pub mod token_uses;
 pub mod tokens;
 pub mod ui;
 pub mod up;

@@ -1,4 +1,4 @@
-//! `legation token`: create, issue, ls, show, rm. `edit`, `revoke` and `revoke-all` have files of their own.
+//! `legation token`: create, issue, ls, rm. The other commands have files of their own.
 
 use clap::{
     Args, Subcommand,
@@ -26,8 +26,9 @@ use crate::{
     revoke::Revoke,
     revoke_many::RevokeAll,
     token_edit::Edit,
+    token_uses,
     ui::{self, Format, Row, Show, Ui},
-    values::{show_time, show_when, time},
+    values::{length, show_time, show_when, time, time_past},
 };
 
 /// What to do with tokens.
@@ -58,15 +59,33 @@ pub enum Tokens {
         /// Also those that are revoked
         #[arg(long, short)]
         all: bool,
+        /// Only those of this status; deleted ones are listed by it alone
+        #[arg(long, value_parser = status(), value_name = "STATUS")]
+        status: Option<TokenStatus>,
+        /// Only those that expire within this time, such as 7d
+        #[arg(long, value_parser = length, value_name = "DURATION")]
+        expiring_within: Option<Millis>,
+        /// Only those that nobody used since: RFC 3339, or 30d for thirty days ago; created later ones are left out
+        #[arg(long, value_parser = time_past, value_name = "TIME")]
+        unused_since: Option<Millis>,
         /// How much to show.
         #[command(flatten)]
         paging: Paging,
     },
-    /// Show a token; never its value
+    /// Show a token, who holds it and who held it before; never its value
     Show {
         /// Which token.
         #[command(flatten)]
         token: Which,
+    },
+    /// List who used a token, when, and from where; newest first
+    Uses {
+        /// Which token.
+        #[command(flatten)]
+        token: Which,
+        /// How much to show.
+        #[command(flatten)]
+        paging: Paging,
     },
     /// Change a token's name, description or limits; delegates that a limit now excludes are disconnected
     Edit(Box<Edit>),
@@ -152,6 +171,10 @@ pub struct Create {
     idempotency_key: Option<String>,
 }
 
+fn status() -> impl TypedValueParser<Value = TokenStatus> {
+    PossibleValuesParser::new(TokenStatus::ALL.map(TokenStatus::as_str)).try_map(|word| word.parse::<TokenStatus>())
+}
+
 /// Reads the word for it.
 pub(crate) fn enrolment() -> impl TypedValueParser<Value = Enrolment> {
     PossibleValuesParser::new(Enrolment::ALL.map(Enrolment::as_str)).try_map(|word| word.parse::<Enrolment>())
@@ -167,21 +190,24 @@ impl Tokens {
         match self {
             Self::Create(create) => create.run(context).await,
             Self::Issue { token, dry_run, commands } => issue(context, &token, dry_run, commands).await,
-            Self::Ls { scope, name, all, paging } => {
-                let page = async |limit, cursor| {
-                    let (scope, name) = (scope.clone(), name.clone());
-                    client.tokens(&TokensQuery { scope, name, include_revoked: all, limit, cursor }).await
+            Self::Ls { scope, name, all, status, expiring_within, unused_since, paging } => {
+                let (expiring_within_ms, include_revoked) = (expiring_within, all);
+                let query = TokensQuery {
+                    scope,
+                    name,
+                    include_revoked,
+                    status,
+                    expiring_within_ms,
+                    unused_since,
+                    ..TokensQuery::default()
                 };
+                let page = async |limit, cursor| client.tokens(&TokensQuery { limit, cursor, ..query.clone() }).await;
                 ui.list(&paging.collect(page).await?)?;
                 ui.next(&["legation token show TOKEN".to_owned(), "legation token create NAME".to_owned()]);
                 Ok(exit_codes::OK)
             }
-            Self::Show { token } => {
-                let token = token.find(client).await?;
-                ui.show(&token)?;
-                ui.next(&after_show(&token));
-                Ok(exit_codes::OK)
-            }
+            Self::Show { token } => token_uses::show(context, &token).await,
+            Self::Uses { token, paging } => token_uses::list(context, &token, paging).await,
             Self::Edit(edit) => edit.run(context).await,
             Self::Revoke(revoke) => revoke.run(context).await,
             Self::RevokeAll(all) => all.run(context).await,
@@ -301,7 +327,7 @@ pub async fn find(client: &Client, text: &str, scope: &Scope) -> Result<Token, F
     })
 }
 
-fn after_show(token: &Token) -> Vec<String> {
+pub(crate) fn after_show(token: &Token) -> Vec<String> {
     match (token.status, token.receipt) {
         (TokenStatus::Unissued, _) => vec![format!("legation token issue {}", token.id)],
         (TokenStatus::Revoked, Some(receipt)) => {
@@ -328,6 +354,7 @@ impl Show for Token {
             ("created", format!("{} by {}", show_time(self.created_at), self.created_by)),
             ("issued", show_when(self.issued_at)),
             ("last used", show_when(self.last_used_at)),
+            ("times used", self.uses.to_string()),
             ("expires", show_when(self.expires_at)),
             ("max delegates", self.max_delegates.map(|max| max.to_string()).unwrap_or_default()),
             ("allowed cidrs", ui::joined(&self.allowed_cidrs)),

@@ -68,6 +68,7 @@ pub mod system;
 pub mod tasks;
 pub mod timings;
 pub mod tls;
+pub mod token_uses;
 pub mod tokens;
 mod vouched;
 pub mod warnings;
@@ -91,7 +92,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::JumpGuard, config::Config, handshakes::Handshakes, keys::Keys, live::LiveTokens, metrics::Metrics,
-    queue::Queue, sessions::Sessions, shared::Shared, sweep::Seen,
+    queue::Queue, sessions::Sessions, shared::Shared, sweep::Seen, token_uses::TokenUses,
 };
 
 pub use start::{Running, start};
@@ -112,6 +113,8 @@ pub struct Manager {
     pub tokens: Arc<LiveTokens>,
     /// Live sessions.
     pub sessions: Sessions,
+    /// Uses of tokens that are not written yet.
+    pub token_uses: TokenUses,
     /// Waiting tasks.
     pub queue: Queue,
     /// Counters.

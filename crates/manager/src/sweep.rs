@@ -86,6 +86,7 @@ impl Manager {
         self.lose_fenced().await;
         self.note_seen().await;
         self.note_used_credentials().await;
+        self.sweep_uses().await;
         self.complete_receipts().await;
         self.forget_ephemeral().await;
         self.warn_of_expiry().await;

@@ -165,6 +165,9 @@ impl Manager {
         page: legation_store::Page,
     ) -> Result<legation_store::Paged<DelegateToken>, Refusal> {
         let within = caller.confine(scope)?;
+        if filter.unused_since.is_some() {
+            self.settle_uses().await?;
+        }
         Ok(self
             .store
             .read(move |conn| Box::pin(async move { tokens::list(conn, &within, &filter, &page).await }))

@@ -19,6 +19,7 @@ pub mod scope;
 pub mod secret;
 pub mod task;
 pub mod token;
+pub mod token_use;
 pub mod word;
 
 pub use clock::{Clock, Entropy, Millis};

@@ -33,6 +33,7 @@ pub mod roles;
 pub mod scopes;
 pub mod standing;
 pub mod tasks;
+pub mod token_uses;
 pub mod tokens;
 
 use std::{sync::Arc, time::Duration};

@@ -20,6 +20,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("expiry_warnings", include_str!("../migrations/0009_expiry_warnings.sql")),
     ("admitted", include_str!("../migrations/0011_admitted.sql")),
     ("logins", include_str!("../migrations/0010_logins.sql")),
+    ("token_uses", include_str!("../migrations/0010_token_uses.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -79,6 +80,7 @@ mod tests {
         "a440c01b32df7f2fff3dbee6d88cce3ff4cf3a604ecd5814130206290b5768ec",
         "688430c864aa0ab5d47c9f1d1c84c04ef60bee29d422391f8f412342d579272c",
         "e407935f55453bb03015d8cc1bb064ac5e3a87da4be9249f072c9e970391e622",
+        "d6fbb86014a7d86cd1f77c9cef4c96f9f9ea55cef15acaf93244d47b9aca4686",
     ];
 
     #[test]

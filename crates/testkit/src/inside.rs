@@ -304,6 +304,11 @@ impl Puppet {
         self.token.id = legation_model::ids::TokenId::random(&SystemEntropy);
     }
 
+    /// Goes where another one goes.
+    pub fn follow(&mut self, other: &Self) {
+        self.dialer = Arc::clone(&other.dialer);
+    }
+
     /// Goes to another address, as after a restart of the Manager.
     pub fn redirect(&mut self, url: &str) {
         self.dialer = Arc::new(Dialer::new(&DialConfig::new(url)).expect("a dialer"));

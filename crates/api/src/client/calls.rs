@@ -17,7 +17,7 @@ use crate::{
     delegates::{AllowDelegate, Delegate, DelegatesQuery, StopDelegate, StoppedDelegate},
     health::Health,
     output::OutputQuery,
-    page::DryRun,
+    page::{DryRun, PageQuery},
     receipts::{Receipt, ReceiptsQuery},
     revoke::{RevokeMany, RevokePreview, RevokeToken, RevokedMany},
     routes::{self, fill},
@@ -25,6 +25,7 @@ use crate::{
     signing_keys::SigningKey,
     tasks::{CancelledTask, SubmitTask, Task, TasksQuery},
     token_update::UpdateToken,
+    token_uses::TokenUse,
     tokens::{CreateToken, DeletedToken, IssuePreview, IssuedToken, Token, TokensQuery},
     whoami::Whoami,
 };
@@ -122,6 +123,11 @@ impl Client {
     /// One token.
     pub async fn token(&self, id: TokenId) -> Result<Token, ClientError> {
         self.get(&fill(routes::TOKEN, &id), &Nothing {}).await
+    }
+
+    /// A page of who used a token, newest first.
+    pub async fn token_uses(&self, id: TokenId, query: &PageQuery) -> Result<List<TokenUse>, ClientError> {
+        self.get(&fill(routes::TOKEN_USES, &id), query).await
     }
 
     /// Creates a token; the answer has its value, once.

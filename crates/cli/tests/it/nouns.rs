@@ -54,6 +54,7 @@ pub(crate) fn token() -> Token {
         revoked_reason: None,
         receipt: None,
         last_used_at: None,
+        uses: 3,
     }
 }
 

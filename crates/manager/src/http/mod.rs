@@ -22,6 +22,7 @@ mod roles;
 mod scopes;
 mod signing_keys;
 mod tasks;
+mod token_uses;
 mod tokens;
 mod whoami;
 
@@ -79,6 +80,7 @@ pub fn table() -> Vec<Route> {
         get(routes::TOKEN, Needs(P::DelegateView), tokens::show),
         patch(routes::TOKEN, Needs(P::DelegateEdit), tokens::update),
         delete(routes::TOKEN, Needs(P::DelegateDelete), tokens::delete),
+        get(routes::TOKEN_USES, Needs(P::DelegateView), token_uses::list),
         post(routes::TOKEN_ISSUE, Needs(P::DelegateEdit), tokens::issue),
         post(routes::TOKENS_REVOKE, Needs(P::DelegateEdit), revoke::many).fresh(),
         post(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::revoke),

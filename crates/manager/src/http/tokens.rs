@@ -35,7 +35,13 @@ pub(super) async fn list(
     caller: Caller,
     Params(query): Params<TokensQuery>,
 ) -> Result<Json<List<Token>>, Refusal> {
-    let filter = TokenFilter { include_revoked: query.include_revoked, name: query.name };
+    let filter = TokenFilter {
+        expires_by: query.expires_by(manager.clock.wall())?,
+        include_revoked: query.include_revoked,
+        name: query.name,
+        status: query.status,
+        unused_since: query.unused_since,
+    };
     let found = manager.list_tokens(&caller, query.scope, filter, paged(query.limit, query.cursor)?).await?;
     Ok(ok(List { items: found.items.iter().map(Token::from).collect(), next: found.next }))
 }

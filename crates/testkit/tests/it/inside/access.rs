@@ -219,7 +219,7 @@ impl Things {
             },
             ("DELETE", routes::SCOPE) => Self::trying(Admin, route.path, "default.empty", "default.never"),
             (GET, routes::ACCOUNT) => Self::one(Viewer, route.path, "default", "never"),
-            (GET, routes::TOKEN) => Self::one(Viewer, route.path, token, never),
+            (GET, routes::TOKEN | routes::TOKEN_USES) => Self::one(Viewer, route.path, token, never),
             (GET, routes::DELEGATE) => Self::one(Viewer, route.path, self.delegate, DelegateId([9; 16])),
             (GET, routes::TASK) => Self::one(Viewer, route.path, self.task.id, TaskId([9; 16])),
             (GET, routes::TASK_OUTPUT) => {

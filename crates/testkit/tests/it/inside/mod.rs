@@ -23,6 +23,7 @@ mod scopes;
 mod sources;
 mod store;
 mod tasks;
+mod uses;
 mod warnings;
 
 use legation_api::tasks::{Shell, SubmitTask, Work};
