@@ -4,6 +4,7 @@
 //! refused, and a life-step is either in its table or not. Every other crate imports this one.
 
 mod base62;
+mod credential;
 
 pub mod access;
 pub mod api_key;
