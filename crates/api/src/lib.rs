@@ -33,6 +33,7 @@ pub mod tasks;
 pub mod token_update;
 pub mod tokens;
 pub mod whoami;
+pub mod wraps;
 
 mod schema;
 mod spelled;

@@ -26,6 +26,8 @@ pub const TOKENS: &str = "/api/v1/tokens";
 pub const TOKEN: &str = "/api/v1/tokens/{token}";
 /// Makes the secret of an unissued token.
 pub const TOKEN_ISSUE: &str = "/api/v1/tokens/{token}/issue";
+/// Opens a one-time code; the code says who may.
+pub const UNWRAP: &str = "/api/v1/unwrap";
 /// Revokes tokens of a scope.
 pub const TOKENS_REVOKE: &str = "/api/v1/tokens/revoke";
 /// Revokes a token, or takes back that it will be.
@@ -99,6 +101,7 @@ pub const ALL: &[&str] = &[
     TOKENS,
     TOKEN,
     TOKEN_ISSUE,
+    UNWRAP,
     TOKENS_REVOKE,
     TOKEN_REVOKE,
     DELEGATES,

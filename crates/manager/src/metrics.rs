@@ -48,6 +48,12 @@ pub struct Metrics {
     pub assigned: Counter,
     /// Revocations that were carried out, by a person or by expiry; a repeated one counts again.
     pub revocations: Counter,
+    /// One-time codes opened.
+    pub wraps_opened: Counter,
+    /// Attempts of somebody who has a one-time code, after its end.
+    pub wraps_refused: Counter,
+    /// One-time codes that nobody opened in time.
+    pub wraps_expired: Counter,
     /// Live sessions.
     pub sessions: Gauge,
     /// Waiting tasks.
@@ -84,6 +90,10 @@ impl Default for Metrics {
         let assigned = counter("tasks_assigned", "Tasks assigned to a delegate");
         let revocations =
             counter("token_revocations", "Revocations carried out, by a person or by expiry, repeated ones included");
+        let wraps_opened = counter("wraps_opened", "One-time codes opened");
+        let help = "Attempts to open a one-time code that was opened before or has ended otherwise";
+        let wraps_refused = counter("wraps_refused", help);
+        let wraps_expired = counter("wraps_expired", "One-time codes that nobody opened in time");
         let (sessions, queued) = (Gauge::default(), Gauge::default());
         registry.register("sessions", "Live sessions", sessions.clone());
         registry.register("tasks_queued", "Tasks waiting for a delegate", queued.clone());
@@ -112,6 +122,9 @@ impl Default for Metrics {
             canaries,
             assigned,
             revocations,
+            wraps_opened,
+            wraps_refused,
+            wraps_expired,
             sessions,
             queued,
             expiring,

@@ -14,7 +14,7 @@ use legation_model::{
     task::Task,
     token::TokenStatus,
 };
-use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, tokens};
+use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, tokens, wraps};
 use legation_wire::message::ToDelegate;
 use serde_json::json;
 
@@ -152,6 +152,7 @@ impl Manager {
                     tokens::touch_used(tx, &[(id, now)]).await?;
                 }
                 tokens::revoke(tx, id, cause, now, &reason, receipt_id).await?;
+                wraps::end_of_token(tx, id, now).await?;
                 receipts::insert(tx, &receipt).await?;
                 let change = change("token.revoke", &token, reason.clone())
                     .before(json!({"status": token.status.as_str()}))

@@ -37,5 +37,6 @@ pub(crate) fn read(prefix: &str, text: &str) -> Option<([u8; 16], Secret<32>)> {
     base62::decode(id, &mut id_bytes)?;
     base62::decode(secret, secret_bytes.as_mut_slice())?;
     base62::decode(check, &mut check_bytes)?;
-    (u32::from_be_bytes(check_bytes) == crc32fast::hash(body.as_bytes())).then(|| (id_bytes, Secret::new(*secret_bytes)))
+    (u32::from_be_bytes(check_bytes) == crc32fast::hash(body.as_bytes()))
+        .then(|| (id_bytes, Secret::new(*secret_bytes)))
 }

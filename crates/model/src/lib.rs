@@ -19,6 +19,7 @@ pub mod secret;
 pub mod task;
 pub mod token;
 pub mod word;
+pub mod wrap;
 
 pub use clock::{Clock, Entropy, Millis};
 pub use name::{Name, Text};

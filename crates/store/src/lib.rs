@@ -31,6 +31,7 @@ pub mod roles;
 pub mod scopes;
 pub mod tasks;
 pub mod tokens;
+pub mod wraps;
 
 use std::{sync::Arc, time::Duration};
 

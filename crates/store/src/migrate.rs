@@ -18,6 +18,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("access", include_str!("../migrations/0007_access.sql")),
     ("canaries", include_str!("../migrations/0008_canaries.sql")),
     ("expiry_warnings", include_str!("../migrations/0009_expiry_warnings.sql")),
+    ("wraps", include_str!("../migrations/0010_wraps.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -75,6 +76,7 @@ mod tests {
         "3c21a0d5d503f64ba97bcc766109a30d483dd8ed45a0d335c0454472b67aa7ad",
         "ee1ed7c066b5a1e622c95b0f0ad04393dba26cbffc33cd030731efd91bfb170a",
         "a440c01b32df7f2fff3dbee6d88cce3ff4cf3a604ecd5814130206290b5768ec",
+        "897e247c74718b66ed52c9958cf1c9829015b4b9a55c1a3e6b5a9160b46af1e8",
     ];
 
     #[test]

@@ -14,3 +14,4 @@ mod run;
 mod scopes;
 mod task;
 mod up;
+mod wraps;

@@ -21,6 +21,7 @@ mod signing_keys;
 mod tasks;
 mod tokens;
 mod whoami;
+mod wraps;
 
 use std::sync::Arc;
 
@@ -74,6 +75,7 @@ pub fn table() -> Vec<Route> {
         patch(routes::TOKEN, Needs(P::DelegateEdit), tokens::update),
         delete(routes::TOKEN, Needs(P::DelegateDelete), tokens::delete),
         post(routes::TOKEN_ISSUE, Needs(P::DelegateEdit), tokens::issue),
+        post(routes::UNWRAP, Public, wraps::open),
         post(routes::TOKENS_REVOKE, Needs(P::DelegateEdit), revoke::many),
         post(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::revoke),
         delete(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::cancel),

@@ -240,6 +240,7 @@ impl Things {
                 Case { body: r#"{"description":"x"}"#.to_owned(), ..Self::trying(Operator, route.path, token, never) }
             }
             ("DELETE", routes::TOKEN_REVOKE) => Self::one(Operator, route.path, token, never),
+            ("POST", routes::UNWRAP) => plain(Nobody),
             ("POST", routes::TOKENS_REVOKE) => Case {
                 harmless: "?dry_run=true",
                 ..self.making(Operator, route.path, |_, account, _| format!(r#"{{"scope":"{account}"}}"#))
@@ -356,10 +357,11 @@ impl Things {
 /// What a request says of its key.
 type Headers = Vec<(&'static str, Vec<u8>)>;
 
-/// The status of a success, which the link has none of without a WebSocket.
+/// The status of a success. The link has none without a WebSocket.
 fn succeeded(route: &Route, answer: &Answer) -> bool {
     match route.path {
-        routes::LINK => answer.status == 400,
+        // It needs no key and a code, of which there is none here.
+        routes::LINK | routes::UNWRAP => answer.status == 400,
         _ => matches!(answer.status, 200 | 201),
     }
 }

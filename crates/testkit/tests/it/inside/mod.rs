@@ -22,6 +22,7 @@ mod sources;
 mod store;
 mod tasks;
 mod warnings;
+mod wraps;
 
 use legation_api::tasks::{Shell, SubmitTask, Work};
 use legation_model::ids::{AttemptId, TaskId};
