@@ -36,6 +36,7 @@ pub mod token_update;
 pub mod token_uses;
 pub mod tokens;
 pub mod whoami;
+pub mod wraps;
 
 mod schema;
 mod spelled;

@@ -28,6 +28,8 @@ pub const TOKEN: &str = "/api/v1/tokens/{token}";
 pub const TOKEN_USES: &str = "/api/v1/tokens/{token}/uses";
 /// Makes the secret of an unissued token.
 pub const TOKEN_ISSUE: &str = "/api/v1/tokens/{token}/issue";
+/// Opens a one-time code; the code says who may.
+pub const UNWRAP: &str = "/api/v1/unwrap";
 /// Revokes tokens of a scope.
 pub const TOKENS_REVOKE: &str = "/api/v1/tokens/revoke";
 /// Revokes a token, or takes back that it will be.
@@ -116,6 +118,7 @@ pub const ALL: &[&str] = &[
     TOKEN,
     TOKEN_USES,
     TOKEN_ISSUE,
+    UNWRAP,
     TOKENS_REVOKE,
     TOKEN_REVOKE,
     DELEGATES,

@@ -73,6 +73,7 @@ pub mod tokens;
 mod vouched;
 pub mod warnings;
 mod whole_file;
+pub mod wraps;
 
 use std::{
     collections::HashSet,
@@ -133,6 +134,8 @@ pub struct Manager {
     pub(crate) submissions: Shared<tasks::Submission, tasks::Submitted>,
     pub(crate) reports: Shared<recording::Reported, recording::Recorded>,
     pub(crate) proofs: proofs::Proofs,
+    /// One-time codes that did not open, by source.
+    pub(crate) unwraps: proofs::Proofs,
     pub(crate) parted: parted::PartedLinks,
     pub(crate) seen: Seen,
     pub(crate) barred: barred::Barred,

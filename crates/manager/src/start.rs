@@ -135,6 +135,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         submissions: Shared::default(),
         reports: Shared::default(),
         proofs: Proofs::default(),
+        unwraps: Proofs::default(),
         parted: PartedLinks::default(),
         seen: Seen::default(),
         barred: Barred::default(),

@@ -21,6 +21,7 @@ pub mod task;
 pub mod token;
 pub mod token_use;
 pub mod word;
+pub mod wrap;
 
 pub use clock::{Clock, Entropy, Millis};
 pub use name::{Name, Text};

@@ -35,6 +35,7 @@ pub mod standing;
 pub mod tasks;
 pub mod token_uses;
 pub mod tokens;
+pub mod wraps;
 
 use std::{sync::Arc, time::Duration};
 

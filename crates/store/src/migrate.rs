@@ -18,9 +18,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("access", include_str!("../migrations/0007_access.sql")),
     ("canaries", include_str!("../migrations/0008_canaries.sql")),
     ("expiry_warnings", include_str!("../migrations/0009_expiry_warnings.sql")),
-    ("admitted", include_str!("../migrations/0011_admitted.sql")),
-    ("logins", include_str!("../migrations/0010_logins.sql")),
-    ("token_uses", include_str!("../migrations/0010_token_uses.sql")),
+    ("admitted", include_str!("../migrations/0010_admitted.sql")),
+    ("logins", include_str!("../migrations/0011_logins.sql")),
+    ("token_uses", include_str!("../migrations/0012_token_uses.sql")),
+    ("wraps", include_str!("../migrations/0013_wraps.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -81,6 +82,7 @@ mod tests {
         "688430c864aa0ab5d47c9f1d1c84c04ef60bee29d422391f8f412342d579272c",
         "e407935f55453bb03015d8cc1bb064ac5e3a87da4be9249f072c9e970391e622",
         "d6fbb86014a7d86cd1f77c9cef4c96f9f9ea55cef15acaf93244d47b9aca4686",
+        "897e247c74718b66ed52c9958cf1c9829015b4b9a55c1a3e6b5a9160b46af1e8",
     ];
 
     #[test]

@@ -25,6 +25,7 @@ mod tasks;
 mod token_uses;
 mod tokens;
 mod whoami;
+mod wraps;
 
 use std::sync::Arc;
 
@@ -82,6 +83,7 @@ pub fn table() -> Vec<Route> {
         delete(routes::TOKEN, Needs(P::DelegateDelete), tokens::delete),
         get(routes::TOKEN_USES, Needs(P::DelegateView), token_uses::list),
         post(routes::TOKEN_ISSUE, Needs(P::DelegateEdit), tokens::issue),
+        post(routes::UNWRAP, Public, wraps::open),
         post(routes::TOKENS_REVOKE, Needs(P::DelegateEdit), revoke::many).fresh(),
         post(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::revoke),
         delete(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::cancel),

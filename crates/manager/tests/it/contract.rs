@@ -52,6 +52,7 @@ fn only_these_routes_are_public() {
             routes::SIGNING_KEYS,
             routes::SIGNING_KEY,
             routes::LOGIN,
+            routes::UNWRAP,
         ]
         .into_iter()
         .collect()

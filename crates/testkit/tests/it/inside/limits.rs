@@ -1,6 +1,6 @@
 //! A token is changed while its delegates are connected: what is tightened holds for them when the call returns.
 
-use legation_api::{Code, client::ClientError, token_update::UpdateToken};
+use legation_api::{Code, client::ClientError, token_update::UpdateToken, tokens::IssueToken};
 use legation_model::Clock as _;
 use legation_testkit::{Engine, Inside, eventually, inside::Attempted, world::Issued};
 use legation_wire::{close::GoodbyeReason, message::ToDelegate};
@@ -150,7 +150,11 @@ async fn an_expiry_can_be_moved_both_ways(engine: Engine) {
 
     let unissued = inside.client.create_token(&unissued("late", inside.clock.wall() + HOUR)).await.expect("created");
     inside.clock.advance(HOUR);
-    assert_eq!(code(inside.client.issue_token(unissued.token.id).await), Code::TokenEnded, "its time has come");
+    assert_eq!(
+        code(inside.client.issue_token(unissued.token.id, &IssueToken::default()).await),
+        Code::TokenEnded,
+        "its time has come"
+    );
 }
 
 fn unissued(name: &str, expires_at: i64) -> legation_api::tokens::CreateToken {

@@ -25,6 +25,7 @@ mod store;
 mod tasks;
 mod uses;
 mod warnings;
+mod wraps;
 
 use legation_api::tasks::{Shell, SubmitTask, Work};
 use legation_model::ids::{AttemptId, TaskId};
