@@ -218,7 +218,7 @@ async fn retention_deletes_up_to_a_signature_and_what_is_left_verifies(engine: E
     assert!(verify(&lines, &trusted(&inside).await).is_err(), "a base does not excuse a missing record");
 }
 
-async fn next_record(tail: &mut AuditTail) -> legation_api::audit::AuditRecord {
+pub(super) async fn next_record(tail: &mut AuditTail) -> legation_api::audit::AuditRecord {
     loop {
         match tail.next().await.expect("an item") {
             TailItem::Record(record) => return *record,

@@ -24,6 +24,7 @@ use reqwest::{Method, RequestBuilder};
 
 use super::{
     access::{Things, succeeded},
+    audit_reading::next_record,
     grants::{AT_ONCE, grant, read_up_to, role, say},
     passwords::{PASSWORD, log_in, secret, user},
     raw::{Raw, answer, key_of, login_of, principal},
@@ -96,23 +97,19 @@ async fn a_session_ends_by_itself(engine: Engine) {
 
 async fn a_stream_of_a_session_that_is_used_goes_on(engine: Engine) {
     let inside = Inside::start(engine).await;
-    let token = inside.token("t").await;
-    let (mut puppet, attempt, task) = super::working(&inside, "one", &token).await;
-    let login = login_of(&inside, principal(&inside, &[("viewer", None)]).await).await;
+    let login = login_of(&inside, principal(&inside, &[("admin", None)]).await).await;
     let client = client(&inside, &login);
-    let mut written = 0;
-    let mut stream = client.output(task, Default::default());
-    say(&mut puppet, attempt, &mut written).await;
-    read_up_to(&mut stream, written).await;
+    let mut tail = client.tail_audit(Some(0));
+    next_record(&mut tail).await;
     for _ in 0..3 {
         inside.clock.advance(20 * MINUTE);
         client.whoami().await.expect("it is used");
     }
-    say(&mut puppet, attempt, &mut written).await;
-    read_up_to(&mut stream, written).await;
+    inside.token("one").await;
+    while next_record(&mut tail).await.action != "token.create" {}
     inside.clock.advance(30 * MINUTE);
-    say(&mut puppet, attempt, &mut written).await;
-    let ended = tokio::time::timeout(AT_ONCE, stream.next()).await.expect("at once");
+    inside.token("two").await;
+    let ended = tokio::time::timeout(AT_ONCE, tail.next()).await.expect("at once");
     assert_eq!(code(ended), Code::Unauthenticated, "watching is not using");
 }
 
