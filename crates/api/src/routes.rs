@@ -26,6 +26,8 @@ pub const TOKENS: &str = "/api/v1/tokens";
 pub const TOKEN: &str = "/api/v1/tokens/{token}";
 /// Makes the secret of an unissued token.
 pub const TOKEN_ISSUE: &str = "/api/v1/tokens/{token}/issue";
+/// Shows the value of a token again.
+pub const TOKEN_REVEAL: &str = "/api/v1/tokens/{token}/reveal";
 /// Opens a one-time code; the code says who may.
 pub const UNWRAP: &str = "/api/v1/unwrap";
 /// Revokes tokens of a scope.
@@ -101,6 +103,7 @@ pub const ALL: &[&str] = &[
     TOKENS,
     TOKEN,
     TOKEN_ISSUE,
+    TOKEN_REVEAL,
     UNWRAP,
     TOKENS_REVOKE,
     TOKEN_REVOKE,

@@ -5,6 +5,7 @@ use legation_model::{
     audit::Outcome,
     delegate::{DelegateStatus, Isolation},
     receipt::Cause,
+    reveal::Reveal,
     scope::ScopeKind,
     task::{TaskKind, TaskState},
     token::{Enrolment, TokenStatus},
@@ -29,6 +30,7 @@ words! {
     isolation = Isolation;
     scope_kind = ScopeKind;
     cause = Cause;
+    reveal = Reveal;
     task_kind = TaskKind;
     task_state = TaskState;
     token_status = TokenStatus;

@@ -19,6 +19,7 @@ pub mod keys;
 pub mod principals;
 pub mod private_file;
 pub mod receipts;
+pub mod reveal;
 pub mod revoke;
 pub mod revoke_many;
 pub mod roles;

@@ -14,6 +14,7 @@ pub mod delegate;
 pub mod ids;
 pub mod name;
 pub mod receipt;
+pub mod reveal;
 pub mod scope;
 pub mod secret;
 pub mod task;

@@ -30,6 +30,7 @@ pub mod receipts;
 pub mod roles;
 pub mod scopes;
 pub mod tasks;
+pub mod token_values;
 pub mod tokens;
 pub mod wraps;
 

@@ -19,6 +19,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("canaries", include_str!("../migrations/0008_canaries.sql")),
     ("expiry_warnings", include_str!("../migrations/0009_expiry_warnings.sql")),
     ("wraps", include_str!("../migrations/0010_wraps.sql")),
+    ("reveal", include_str!("../migrations/0011_reveal.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -77,6 +78,7 @@ mod tests {
         "ee1ed7c066b5a1e622c95b0f0ad04393dba26cbffc33cd030731efd91bfb170a",
         "a440c01b32df7f2fff3dbee6d88cce3ff4cf3a604ecd5814130206290b5768ec",
         "897e247c74718b66ed52c9958cf1c9829015b4b9a55c1a3e6b5a9160b46af1e8",
+        "eac286b088c0565592e1d169987026047c721584b2eba55ff372e36642f281ef",
     ];
 
     #[test]

@@ -14,6 +14,7 @@ mod principals;
 mod receipts;
 mod request;
 mod respond;
+mod reveal;
 mod revoke;
 mod roles;
 mod scopes;
@@ -75,6 +76,7 @@ pub fn table() -> Vec<Route> {
         patch(routes::TOKEN, Needs(P::DelegateEdit), tokens::update),
         delete(routes::TOKEN, Needs(P::DelegateDelete), tokens::delete),
         post(routes::TOKEN_ISSUE, Needs(P::DelegateEdit), tokens::issue),
+        post(routes::TOKEN_REVEAL, Needs(P::DelegateReveal), reveal::reveal),
         post(routes::UNWRAP, Public, wraps::open),
         post(routes::TOKENS_REVOKE, Needs(P::DelegateEdit), revoke::many),
         post(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::revoke),

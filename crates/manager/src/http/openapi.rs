@@ -6,8 +6,8 @@ use utoipa::{
 };
 
 use super::{
-    accounts, api_keys, audit, delegates, grants, health, link, output, principals, receipts, revoke, roles, scopes,
-    signing_keys, tasks, tokens, whoami, wraps,
+    accounts, api_keys, audit, delegates, grants, health, link, output, principals, receipts, reveal, revoke, roles,
+    scopes, signing_keys, tasks, tokens, whoami, wraps,
 };
 
 #[derive(OpenApi)]
@@ -18,7 +18,7 @@ use super::{
         accounts::list, accounts::create, accounts::show,
         scopes::list, scopes::create, scopes::show, scopes::update, scopes::delete,
         tokens::list, tokens::create, tokens::show, tokens::issue, tokens::update, tokens::delete,
-        wraps::open,
+        reveal::reveal, wraps::open,
         revoke::many, revoke::revoke, revoke::cancel,
         delegates::list, delegates::show, delegates::stop, delegates::allow,
         tasks::submit, tasks::list, tasks::show, tasks::cancel, output::stream,

@@ -15,6 +15,7 @@ mod limits;
 mod listeners;
 mod proof;
 mod raw;
+mod reveal;
 mod revoke;
 mod schedule;
 mod scopes;
