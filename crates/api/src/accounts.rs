@@ -1,6 +1,6 @@
 //! Accounts: the tops of scope trees. What lies below them, and what can be changed, is in [`crate::scopes`].
 
-use legation_model::{Millis, Scope, Text};
+use legation_model::{Millis, Scope, Text, reveal::Reveal};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -23,6 +23,9 @@ pub struct Account {
     pub description: Text,
     /// How long its delegates may act after the last answered heartbeat; `null` for the Manager's default.
     pub lease_ms: Option<Millis>,
+    /// Whether the values of tokens that are issued in it and below are kept, to be seen again.
+    #[schema(schema_with = crate::schema::reveal)]
+    pub reveal: Reveal,
     /// When it was created.
     pub created_at: Millis,
     /// Who created it.

@@ -25,6 +25,7 @@ pub mod problem;
 pub mod proof;
 pub mod receipt_verify;
 pub mod receipts;
+pub mod reveal;
 pub mod revoke;
 pub mod roles;
 pub mod routes;

@@ -182,6 +182,9 @@ codes! {
     /// As many as there may be.
     LimitReached = "limit_reached", 409, "There are as many as there may be",
         "remove some that are not needed any more";
+    /// The token's value is kept nowhere.
+    NotRevealable = "not_revealable", 409, "The value is not kept",
+        "use the value that was shown when the token was issued; if it is lost, create a new token and revoke this one";
     /// The one-time code has done its work, or somebody else has used it.
     AlreadyOpened = "already_opened", 410, "The one-time code was opened before",
         "if that was not you, somebody else has the token's value: revoke the token now";

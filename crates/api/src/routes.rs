@@ -28,6 +28,8 @@ pub const TOKEN: &str = "/api/v1/tokens/{token}";
 pub const TOKEN_USES: &str = "/api/v1/tokens/{token}/uses";
 /// Makes the secret of an unissued token.
 pub const TOKEN_ISSUE: &str = "/api/v1/tokens/{token}/issue";
+/// Shows the value of a token again.
+pub const TOKEN_REVEAL: &str = "/api/v1/tokens/{token}/reveal";
 /// Opens a one-time code; the code says who may.
 pub const UNWRAP: &str = "/api/v1/unwrap";
 /// Revokes tokens of a scope.
@@ -118,6 +120,7 @@ pub const ALL: &[&str] = &[
     TOKEN,
     TOKEN_USES,
     TOKEN_ISSUE,
+    TOKEN_REVEAL,
     UNWRAP,
     TOKENS_REVOKE,
     TOKEN_REVOKE,

@@ -6,6 +6,7 @@ use legation_model::{
     delegate::{DelegateStatus, Isolation},
     login::LoginMethod,
     receipt::Cause,
+    reveal::Reveal,
     scope::ScopeKind,
     task::{TaskKind, TaskState},
     token::{Enrolment, TokenStatus},
@@ -31,6 +32,7 @@ words! {
     isolation = Isolation;
     scope_kind = ScopeKind;
     cause = Cause;
+    reveal = Reveal;
     task_kind = TaskKind;
     task_state = TaskState;
     token_status = TokenStatus;

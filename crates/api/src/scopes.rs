@@ -2,7 +2,7 @@
 //!
 //! In the path of a request a scope is spelled with dots, `acme.eng.web`; everywhere else with slashes, `acme/eng/web`.
 
-use legation_model::{Millis, Scope as Place, Text, scope::ScopeKind};
+use legation_model::{Millis, Scope as Place, Text, reveal::Reveal, scope::ScopeKind};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -27,6 +27,10 @@ pub struct Scope {
     /// Of an account: how long its delegates may act after the last answered heartbeat. `null` for the Manager's default,
     /// and for a place that is no account.
     pub lease_ms: Option<Millis>,
+    /// Of an account: whether the values of tokens that are issued in it and below are kept, to be seen again. `null` for
+    /// a place that is no account.
+    #[schema(schema_with = crate::schema::reveal)]
+    pub reveal: Option<Reveal>,
     /// Counts its changes, from 1; also in the header `ETag`.
     pub version: u64,
     /// When it was created.
@@ -75,6 +79,11 @@ pub struct UpdateScope {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i64>)]
     pub lease_ms: Option<Option<Millis>>,
+    /// Of an account: `audited` keeps the values of tokens that are issued from now on, to be seen again with a reason that
+    /// is recorded; `never` erases those that are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::schema::reveal)]
+    pub reveal: Option<Reveal>,
 }
 
 /// Tells `null` from a field that is not there.
@@ -89,16 +98,23 @@ impl UpdateScope {
     /// `invalid_request` with the field and what to write instead.
     pub fn check(&self, kind: ScopeKind) -> Result<(), Problem> {
         if self == &Self::default() {
-            return Err(Problem::invalid("body", "nothing to change", "send description or lease_ms"));
+            return Err(Problem::invalid("body", "nothing to change", "send description, lease_ms or reveal"));
+        }
+        if self.reveal.is_some() && kind != ScopeKind::Account {
+            return Err(only_of_account("reveal"));
         }
         lease_fits(kind, self.lease_ms.flatten())
     }
 }
 
+fn only_of_account(field: &str) -> Problem {
+    let rule = format!("only an account has a {}", field.trim_end_matches("_ms"));
+    Problem::invalid(field, &rule, "leave it out, or set it on the account at the top")
+}
+
 fn lease_fits(kind: ScopeKind, lease: Option<Millis>) -> Result<(), Problem> {
     if lease.is_some() && kind != ScopeKind::Account {
-        let fix = "leave it out, or set it on the account at the top";
-        return Err(Problem::invalid("lease_ms", "only an account has a lease", fix));
+        return Err(only_of_account("lease_ms"));
     }
     check_lease(lease)
 }
@@ -166,13 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn only_an_account_has_a_lease() {
+    fn only_an_account_has_a_lease_and_keeps_values() {
         let create = |scope, lease_ms| CreateScope { scope: place(scope), description: Text::default(), lease_ms };
         assert!(create("acme", Some(15_000)).check().is_ok());
         assert!(create("acme", Some(14_999)).check().is_err());
         assert!(create("acme/eng", None).check().is_ok());
         let told = create("acme/eng", Some(15_000)).check().expect_err("no account");
         assert!(told.detail.contains("lease_ms"), "{told}");
+        let kept = UpdateScope { reveal: Some(Reveal::Audited), ..UpdateScope::default() };
+        assert!(kept.check(ScopeKind::Account).is_ok() && kept.check(ScopeKind::Project).is_err());
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod principals;
 pub mod private_file;
 pub mod prompt;
 pub mod receipts;
+pub mod reveal;
 pub mod revoke;
 pub mod revoke_many;
 pub mod roles;

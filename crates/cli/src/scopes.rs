@@ -1,8 +1,11 @@
 //! `legation scope`, and the same by the names of its levels: `account`, `organization` (`org`), `project`.
 
-use clap::Subcommand;
+use clap::{
+    Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use legation_api::scopes::{CreateScope, Scope, ScopesQuery, UpdateScope};
-use legation_model::{Millis, Scope as Place, Text, scope::ScopeKind};
+use legation_model::{Millis, Scope as Place, Text, reveal::Reveal, scope::ScopeKind};
 
 use crate::{
     Context, Failure,
@@ -63,12 +66,16 @@ pub enum Scopes {
         /// Of an account: the Manager's default lease again
         #[arg(long)]
         default_lease: bool,
+        /// Of an account: whether to keep the values of tokens that are issued from now on, to be seen again; never erases
+        /// those that are kept
+        #[arg(long, value_parser = reveal(), value_name = "POLICY")]
+        reveal: Option<Reveal>,
         /// Only if this is still its version [default: the present one]
         #[arg(long, value_name = "NUMBER")]
         version: Option<u64>,
-        /// Only say what it would be
-        #[arg(long)]
-        dry_run: bool,
+        /// Whether to ask before kept values are erased.
+        #[command(flatten)]
+        care: Care,
     },
     /// Delete one in which nothing is; its name is never used again
     Rm {
@@ -108,11 +115,11 @@ impl Scopes {
                 ui.show(&client.scope(&place).await?)?;
                 ui.next(&[format!("legation token ls --scope {place}"), format!("legation scope ls --scope {place}")]);
             }
-            Self::Edit { place, description, lease, default_lease, version, dry_run } => {
+            Self::Edit { place, description, lease, default_lease, reveal, version, care } => {
                 require(kind, &place)?;
                 let lease_ms = if default_lease { Some(None) } else { lease.map(Some) };
-                let change = UpdateScope { description, lease_ms };
-                edit(context, &place, &change, version, dry_run).await?;
+                let change = UpdateScope { description, lease_ms, reveal };
+                edit(context, &place, &change, version, care).await?;
             }
             Self::Rm { place, care } => {
                 require(kind, &place)?;
@@ -121,6 +128,10 @@ impl Scopes {
         }
         Ok(exit_codes::OK)
     }
+}
+
+fn reveal() -> impl TypedValueParser<Value = Reveal> {
+    PossibleValuesParser::new(Reveal::ALL.map(Reveal::as_str)).try_map(|word| word.parse::<Reveal>())
 }
 
 /// Whoever types `project rm acme` does not mean the account.
@@ -142,19 +153,25 @@ async fn edit(
     place: &Place,
     change: &UpdateScope,
     version: Option<u64>,
-    dry_run: bool,
+    care: Care,
 ) -> Result<(), Failure> {
     let (client, ui) = (&context.client, &context.ui);
     if change == &UpdateScope::default() {
-        return Err(Failure::usage("there is nothing to change", "add --description, --lease or --default-lease"));
+        return Err(Failure::usage(
+            "there is nothing to change",
+            "add --description, --lease, --default-lease or --reveal",
+        ));
     }
     let version = match version {
         Some(version) => version,
         None => client.scope(place).await?.version,
     };
-    if dry_run {
+    if care.dry_run {
         ui.note(&format!("would change {place} to this"));
         return ui.show(&client.preview_update_scope(place, version, change).await?);
+    }
+    if change.reveal == Some(Reveal::Never) {
+        care.confirm(&format!("keep no values of tokens in {place}"), "those that are kept are erased")?;
     }
     ui.show(&client.update_scope(place, version, change).await?)
 }
@@ -182,6 +199,7 @@ impl Show for Scope {
             ("description", self.description.to_string()),
         ];
         if self.kind == ScopeKind::Account {
+            fields.push(("reveal", self.reveal.map(|reveal| reveal.to_string()).unwrap_or_default()));
             fields.push(("lease", self.lease_ms.map_or_else(|| "the Manager's default".to_owned(), show_length)));
         }
         fields.push(("version", self.version.to_string()));

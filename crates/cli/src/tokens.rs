@@ -24,6 +24,7 @@ use crate::{
     ask::Care,
     exit_codes,
     handover::{self, Place},
+    reveal::Reveal,
     revoke::Revoke,
     revoke_many::RevokeAll,
     token_edit::Edit,
@@ -50,6 +51,8 @@ pub enum Tokens {
         #[command(flatten)]
         handing: Handing,
     },
+    /// Print the value of a token again, where its account keeps it; who asks and why is recorded first
+    Reveal(Reveal),
     /// Open a one-time code and print the value behind it, once; needs the Manager's address and no API key
     Unwrap(Unwrap),
     /// List tokens; never their values
@@ -205,6 +208,7 @@ impl Tokens {
         match self {
             Self::Create(create) => create.run(context).await,
             Self::Issue { token, dry_run, handing } => issue(context, &token, dry_run, &handing).await,
+            Self::Reveal(reveal) => reveal.run(context).await,
             Self::Unwrap(unwrap) => unwrap.run(context).await,
             Self::Ls { scope, name, all, status, expiring_within, unused_since, paging } => {
                 let (expiring_within_ms, include_revoked) = (expiring_within, all);

@@ -123,6 +123,14 @@ impl Caller {
         Ok(standing.map(|standing| Self { standing: Arc::new(standing), ..self }))
     }
 
+    /// The same, refused like an unknown key if it is gone.
+    ///
+    /// # Errors
+    /// Inside: `unauthenticated`.
+    pub(crate) async fn still(self, tx: &mut Tx) -> Result<Result<Self, Refusal>, StoreError> {
+        Ok(self.again(tx).await?.ok_or_else(unknown))
+    }
+
     /// Refuses what concerns the whole tree unless the route's permission is held everywhere. That it is there is no
     /// secret.
     ///
@@ -221,9 +229,9 @@ impl Manager {
         let asking = caller.clone();
         let work = job(move |tx: &mut Tx| {
             Box::pin(async move {
-                match asking.again(tx).await? {
-                    Some(caller) => change(tx, caller).await,
-                    None => Ok(Err(unknown())),
+                match asking.still(tx).await? {
+                    Ok(caller) => change(tx, caller).await,
+                    Err(refusal) => Ok(Err(refusal)),
                 }
             })
         });

@@ -8,6 +8,7 @@ use legation_model::{
 };
 use legation_store::{
     StoreError, Tx, job,
+    token_values::{self, TokenValue},
     tokens::{self, TokenSecret},
     wraps::{self, NewWrap},
 };
@@ -18,7 +19,7 @@ use crate::{
     error::Refusal,
     idempotency::{self, Idempotency, Made},
     scopes::KnownScopes,
-    tokens::{change, shown},
+    tokens::{Sealed, change, shown},
     wraps::created as wrap_created,
 };
 
@@ -30,8 +31,8 @@ const CREATIONS_MAX: usize = 128;
 pub(crate) struct Creation {
     pub(crate) actor: Actor,
     pub(crate) token: DelegateToken,
-    /// The sealed key of its first generation, where it has one at once.
-    pub(crate) sealed: Option<Vec<u8>>,
+    /// What is sealed of its first generation, where it has one at once.
+    pub(crate) sealed: Option<Sealed>,
     /// Its value, where that is put under a one-time code.
     pub(crate) wrap: Option<NewWrap>,
     pub(crate) once: Option<Idempotency>,
@@ -57,8 +58,9 @@ async fn create_all(
     creations: Vec<Creation>,
     manager_key: ManagerKeyId,
 ) -> Result<Vec<Created>, StoreError> {
-    let known = KnownScopes::read(tx, creations.iter().map(|new| new.token.scope.clone()).collect()).await?;
-    let (mut tokens, mut secrets, mut wrapped) = (Vec::new(), Vec::new(), Vec::new());
+    let places = creations.iter().flat_map(|new| [new.token.scope.clone(), new.token.scope.top()]);
+    let known = KnownScopes::read(tx, places.collect()).await?;
+    let (mut tokens, mut secrets, mut kept, mut wrapped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut changes, mut created) = (Vec::new(), Vec::new());
     for Creation { actor, mut token, sealed, wrap, once } in creations {
         if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
@@ -69,9 +71,12 @@ async fn create_all(
             created.push(Err(refusal));
             continue;
         }
-        if let Some(sealed_psk) = sealed {
+        if let Some(Sealed { psk: sealed_psk, value }) = sealed {
             (token.status, token.generation, token.issued_at) = (TokenStatus::Active, 1, Some(token.created_at));
             secrets.push(TokenSecret { token: token.id, generation: 1, sealed_psk });
+            if known.keeps_values(&token.scope) {
+                kept.push(TokenValue { token: token.id, generation: 1, sealed: value });
+            }
         }
         idempotency::keep(tx, &actor, once.as_ref(), &token.id.to_string(), token.created_at).await?;
         changes.push((actor.clone(), change("token.create", &token, String::new()).after(shown(&token))));
@@ -82,6 +87,7 @@ async fn create_all(
     }
     tokens::insert_all(tx, &tokens).await?;
     tokens::add_secrets(tx, &secrets, manager_key).await?;
+    token_values::insert_all(tx, &kept).await?;
     wraps::insert_all(tx, &wrapped).await?;
     if let Some(last) = tokens.last() {
         audit::append_all(tx, last.created_at, changes).await?;

@@ -49,6 +49,7 @@ mod recent;
 mod recording;
 mod refusals;
 pub mod reports;
+pub mod reveal;
 pub mod revoke;
 pub mod revoke_many;
 pub mod roles;

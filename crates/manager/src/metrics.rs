@@ -52,6 +52,8 @@ pub struct Metrics {
     pub assigned: Counter,
     /// Revocations that were carried out, by a person or by expiry; a repeated one counts again.
     pub revocations: Counter,
+    /// Values of tokens shown again.
+    pub revealed: Counter,
     /// One-time codes opened.
     pub wraps_opened: Counter,
     /// Attempts of somebody who has a one-time code, after its end.
@@ -96,6 +98,7 @@ impl Default for Metrics {
         let assigned = counter("tasks_assigned", "Tasks assigned to a delegate");
         let revocations =
             counter("token_revocations", "Revocations carried out, by a person or by expiry, repeated ones included");
+        let revealed = counter("tokens_revealed", "Values of tokens shown again");
         let wraps_opened = counter("wraps_opened", "One-time codes opened");
         let help = "Attempts to open a one-time code that was opened before or has ended otherwise";
         let wraps_refused = counter("wraps_refused", help);
@@ -130,6 +133,7 @@ impl Default for Metrics {
             passwords_hashed,
             assigned,
             revocations,
+            revealed,
             wraps_opened,
             wraps_refused,
             wraps_expired,

@@ -14,7 +14,7 @@ use legation_model::{
     task::Task,
     token::TokenStatus,
 };
-use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, token_uses, tokens, wraps};
+use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, token_uses, token_values, tokens, wraps};
 use legation_wire::message::ToDelegate;
 use serde_json::json;
 
@@ -157,6 +157,7 @@ impl Manager {
                 token_uses::note(tx, &written).await?;
                 tokens::revoke(tx, id, cause, now, &reason, receipt_id).await?;
                 wraps::end_of_token(tx, id, now).await?;
+                token_values::forget(tx, id).await?;
                 receipts::insert(tx, &receipt).await?;
                 let change = change("token.revoke", &token, reason.clone())
                     .before(json!({"status": token.status.as_str()}))

@@ -1,19 +1,20 @@
 //! The places of the scope tree: accounts, organizations and projects. Each is born with its default token, in the same
 //! transaction, and deleted only when nothing is in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use legation_api::{Code, Problem};
 use legation_model::{
     Millis, Scope, Text,
     ids::TokenId,
+    reveal::Reveal,
     scope::{DEFAULT_ACCOUNT, ScopeKind},
     token::{DEFAULT_TOKEN, DelegateToken},
 };
 use legation_store::{
     Page, Paged, StoreError, Tx, job, leases,
     scopes::{self, Contents, Place, Standing},
-    tokens,
+    token_values, tokens,
 };
 use serde_json::{Value, json};
 
@@ -32,6 +33,8 @@ pub struct PlaceChange {
     pub description: Option<Text>,
     /// Another lease, or the Manager's default again.
     pub lease: Option<Option<Millis>>,
+    /// Another policy for the values of tokens.
+    pub reveal: Option<Reveal>,
 }
 
 impl Manager {
@@ -79,7 +82,7 @@ impl Manager {
 
     fn new_place(&self, scope: Scope, description: Text, lease: Option<Millis>, actor: &Actor) -> Place {
         let (created_at, created_by) = (self.clock.wall(), actor.name.clone());
-        Place { scope, description, lease, version: 1, created_at, created_by }
+        Place { scope, description, lease, reveal: Reveal::Never, version: 1, created_at, created_by }
     }
 
     /// The token that a place is born with.
@@ -173,10 +176,17 @@ impl Manager {
                     Ok(places) => places,
                     Err(refusal) => return Ok(Err(refusal)),
                 };
-                scopes::update(tx, &scope, before.version, &after.description, after.lease).await?;
+                scopes::update(tx, before.version, &after).await?;
+                let erased = match (before.reveal, after.reveal) {
+                    (Reveal::Audited, Reveal::Never) => token_values::forget_below(tx, &scope).await?,
+                    _ => 0,
+                };
                 // Before it is granted for the first time: a successor counts with it.
                 leases::raise(tx, usual.with_lease(after.lease).lease_counted()).await?;
-                let updated = recorded(Verb::Update, &scope).between(shown(&before), shown(&after));
+                let mut updated = recorded(Verb::Update, &scope).between(shown(&before), shown(&after));
+                if erased > 0 {
+                    updated = updated.detail(format!("{erased} kept values of tokens are erased"));
+                }
                 audit::append(tx, &actor, now, updated).await?;
                 Ok(Ok(after))
             })
@@ -292,7 +302,8 @@ async fn changed(
     }
     let description = change.description.unwrap_or_else(|| before.description.clone());
     let lease = change.lease.unwrap_or(before.lease);
-    let after = Place { description, lease, version: before.version + 1, ..before.clone() };
+    let reveal = change.reveal.unwrap_or(before.reveal);
+    let after = Place { description, lease, reveal, version: before.version + 1, ..before.clone() };
     Ok(Ok((before, after)))
 }
 
@@ -384,11 +395,12 @@ enum Verb {
 
 /// What the audit record says of a place.
 fn shown(place: &Place) -> Value {
-    json!({"description": place.description, "lease_ms": place.lease})
+    let reveal = (place.scope.kind() == ScopeKind::Account).then_some(place.reveal);
+    json!({"description": place.description, "lease_ms": place.lease, "reveal": reveal})
 }
 
 /// The places that the requests of one transaction name: asked for once, in one statement.
-pub(crate) struct KnownScopes(BTreeSet<Scope>);
+pub(crate) struct KnownScopes(BTreeMap<Scope, Reveal>);
 
 impl KnownScopes {
     /// Asks for all of them.
@@ -396,12 +408,17 @@ impl KnownScopes {
         scopes::known(tx, &scopes).await.map(Self)
     }
 
+    /// Whether the values of tokens of a scope are kept; its account must have been asked for.
+    pub(crate) fn keeps_values(&self, scope: &Scope) -> bool {
+        self.0.get(&scope.top()) == Some(&Reveal::Audited)
+    }
+
     /// Refuses what names a place that does not exist.
     ///
     /// # Errors
     /// `not_found`.
     pub(crate) fn require(&self, scope: &Scope) -> Result<(), Refusal> {
-        if self.0.contains(scope) { Ok(()) } else { Err(Refusal::not_found("scope")) }
+        if self.0.contains_key(scope) { Ok(()) } else { Err(Refusal::not_found("scope")) }
     }
 }
 

@@ -10,6 +10,7 @@ use legation_model::{
 };
 use legation_store::{
     StoreError, job,
+    token_values::{self, TokenValue},
     tokens::{self, TokenFilter},
     wraps::{self, NewWrap},
 };
@@ -23,6 +24,7 @@ use crate::{
     error::Refusal,
     idempotency::{Idempotency, Made},
     schedule::editable,
+    scopes::KnownScopes,
     wraps::created,
 };
 
@@ -58,8 +60,17 @@ pub struct Issued {
 struct Draft {
     value: Token,
     key: Secret<32>,
-    sealed: Vec<u8>,
+    sealed: Sealed,
     wrapped: Option<(WrapCode, NewWrap)>,
+}
+
+/// What the store may keep of a secret.
+#[derive(Clone)]
+pub(crate) struct Sealed {
+    /// The key that is derived from it.
+    pub(crate) psk: Vec<u8>,
+    /// The whole value, for an account that keeps it.
+    pub(crate) value: Vec<u8>,
 }
 
 impl Draft {
@@ -103,8 +114,9 @@ impl Manager {
     fn draft(&self, id: TokenId, generation: u32, caller: &Caller, wrap: Option<Millis>) -> Result<Draft, Refusal> {
         let secret = Secret::random(&*self.entropy);
         let key = psk::derive(&secret, id, generation);
-        let sealed = self.keys.sealer.seal(&secret_place(id, generation), key.expose(), &*self.entropy);
+        let psk = self.keys.sealer.seal(&secret_place(id, generation), key.expose(), &*self.entropy);
         let value = Token { id, generation, secret, manager_key: self.keys.pinned() };
+        let sealed = Sealed { psk, value: self.seal_value(&value) };
         let wrapped = wrap.map(|ttl| self.wrap(&value, &caller.actor(), ttl)).transpose()?;
         Ok(Draft { value, key, sealed, wrapped })
     }
@@ -153,7 +165,11 @@ impl Manager {
                 if let Err(refusal) = issuable(&token, now) {
                     return Ok(Err(refusal));
                 }
-                tokens::issue(tx, id, 1, &sealed, manager_key, now).await?;
+                tokens::issue(tx, id, 1, &sealed.psk, manager_key, now).await?;
+                if KnownScopes::read(tx, [token.scope.top()].into()).await?.keeps_values(&token.scope) {
+                    let kept = TokenValue { token: id, generation: 1, sealed: sealed.value };
+                    token_values::insert_all(tx, &[kept]).await?;
+                }
                 let issued = tokens::get(tx, id).await?.ok_or(StoreError::NotFound)?;
                 wraps::insert_all(tx, wrap.as_slice()).await?;
                 let change = change("token.issue", &token, String::new()).between(shown(&token), shown(&issued));

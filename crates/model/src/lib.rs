@@ -15,6 +15,7 @@ pub mod ids;
 pub mod login;
 pub mod name;
 pub mod receipt;
+pub mod reveal;
 pub mod scope;
 pub mod secret;
 pub mod task;

@@ -34,6 +34,7 @@ pub mod scopes;
 pub mod standing;
 pub mod tasks;
 pub mod token_uses;
+pub mod token_values;
 pub mod tokens;
 pub mod wraps;
 

@@ -22,6 +22,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("logins", include_str!("../migrations/0011_logins.sql")),
     ("token_uses", include_str!("../migrations/0012_token_uses.sql")),
     ("wraps", include_str!("../migrations/0013_wraps.sql")),
+    ("reveal", include_str!("../migrations/0014_reveal.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -83,6 +84,7 @@ mod tests {
         "e407935f55453bb03015d8cc1bb064ac5e3a87da4be9249f072c9e970391e622",
         "d6fbb86014a7d86cd1f77c9cef4c96f9f9ea55cef15acaf93244d47b9aca4686",
         "897e247c74718b66ed52c9958cf1c9829015b4b9a55c1a3e6b5a9160b46af1e8",
+        "eac286b088c0565592e1d169987026047c721584b2eba55ff372e36642f281ef",
     ];
 
     #[test]

@@ -1,10 +1,11 @@
 //! The places of the scope tree: accounts, organizations in them, and projects in those.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use legation_model::{
     Millis, Name, Scope, Text, Within,
     ids::{ApiKeyId, GrantId, PrincipalId},
+    reveal::Reveal,
     scope::ScopeKind,
     token::DEFAULT_TOKEN,
 };
@@ -24,6 +25,8 @@ pub struct Place {
     pub description: Text,
     /// Of an account: the lease of its delegates in milliseconds, where it is not the Manager's default.
     pub lease: Option<Millis>,
+    /// Of an account: whether the values of tokens that are issued in it are kept.
+    pub reveal: Reveal,
     /// How often it was written: 1 when it is new.
     pub version: u64,
     /// When it was created.
@@ -63,8 +66,8 @@ pub enum Standing {
 /// How many of each kind of thing [`contents`] names: enough to begin with.
 const NAMED_MAX: i64 = 5;
 
-const INSERT: &str =
-    "INSERT INTO accounts (scope, description, lease, created_at, created_by, version) VALUES ($1, $2, $3, $4, $5, $6)";
+const INSERT: &str = "INSERT INTO accounts (scope, description, lease, reveal, created_at, created_by, version) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7)";
 const GET: &str = "SELECT * FROM accounts WHERE scope = $1 AND deleted_at IS NULL";
 const STANDING: &str = "SELECT deleted_at FROM accounts WHERE scope = $1";
 const LEASES: &str = "SELECT scope, lease FROM accounts WHERE lease IS NOT NULL AND deleted_at IS NULL";
@@ -73,7 +76,7 @@ const LONGEST_LEASE: &str = "SELECT MAX(lease) AS lease FROM accounts";
 const LIST: &str = "SELECT * FROM accounts WHERE REPLACE(scope, '/', ' ') > $1 AND {within} \
      AND ($2 < 0 OR LENGTH(scope) - LENGTH(REPLACE(scope, '/', '')) = $2) AND deleted_at IS NULL \
      ORDER BY REPLACE(scope, '/', ' ') LIMIT $3";
-const UPDATE: &str = "UPDATE accounts SET description = $3, lease = $4, version = version + 1 \
+const UPDATE: &str = "UPDATE accounts SET description = $3, lease = $4, reveal = $5, version = version + 1 \
      WHERE scope = $1 AND version = $2 AND deleted_at IS NULL";
 const DELETE: &str =
     "UPDATE accounts SET deleted_at = $2, version = version + 1 WHERE scope = $1 AND deleted_at IS NULL";
@@ -98,7 +101,8 @@ const WITHOUT_DEFAULT_TOKEN: &str = "SELECT scope FROM accounts WHERE deleted_at
 /// [`StoreError::Taken`] when the scope exists or existed.
 pub async fn insert(conn: &mut Conn, place: &Place) -> Result<(), StoreError> {
     let query = sqlx::query(INSERT).bind(place.scope.to_string()).bind(place.description.to_string());
-    let query = query.bind(place.lease).bind(place.created_at).bind(place.created_by.clone());
+    let query =
+        query.bind(place.lease).bind(place.reveal.as_str()).bind(place.created_at).bind(place.created_by.clone());
     conn.run_one(query.bind(integer(place.version)?)).await
 }
 
@@ -122,20 +126,20 @@ pub async fn standing(conn: &mut Conn, scope: &Scope) -> Result<Standing, StoreE
     Ok(if deleted.is_some() { Standing::Deleted } else { Standing::Taken })
 }
 
-/// Those of these scopes that exist, in one statement.
+/// Those of these scopes that exist, and what each says of values, in one statement.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn known(conn: &mut Conn, scopes: &BTreeSet<Scope>) -> Result<BTreeSet<Scope>, StoreError> {
-    let (asked, mut found) = (scopes.iter().collect::<Vec<_>>(), BTreeSet::new());
+pub async fn known(conn: &mut Conn, scopes: &BTreeSet<Scope>) -> Result<BTreeMap<Scope, Reveal>, StoreError> {
+    let (asked, mut found) = (scopes.iter().collect::<Vec<_>>(), BTreeMap::new());
     for chunk in asked.chunks(many::ROWS_MAX) {
         let arguments = many::arguments(0, chunk.len());
-        let text = format!("SELECT scope FROM accounts WHERE scope IN ({arguments}) AND deleted_at IS NULL");
+        let text = format!("SELECT scope, reveal FROM accounts WHERE scope IN ({arguments}) AND deleted_at IS NULL");
         // One place is what most transactions ask for, always with the same text.
         let query = many::passing(conn, &text).persistent(chunk.len() == 1);
         let query = chunk.iter().fold(query, |query, scope| query.bind(scope.to_string()));
         for row in conn.all(query).await? {
-            found.insert(row.word("scope")?);
+            found.insert(row.word("scope")?, row.word("reveal")?);
         }
     }
     Ok(found)
@@ -175,19 +179,13 @@ pub async fn list(
     Ok(page.cut(items, |place| place.scope.to_string()))
 }
 
-/// Changes one that still has this version; its version is the next one then.
+/// Writes the description and the settings of one that still has this version; its version is the next one then.
 ///
 /// # Errors
 /// [`StoreError::NotFound`] when there is none of that version.
-pub async fn update(
-    conn: &mut Conn,
-    scope: &Scope,
-    version: u64,
-    description: &Text,
-    lease: Option<Millis>,
-) -> Result<(), StoreError> {
-    let query = sqlx::query(UPDATE).bind(scope.to_string()).bind(integer(version)?);
-    conn.run_one(query.bind(description.to_string()).bind(lease)).await
+pub async fn update(conn: &mut Conn, version: u64, place: &Place) -> Result<(), StoreError> {
+    let query = sqlx::query(UPDATE).bind(place.scope.to_string()).bind(integer(version)?);
+    conn.run_one(query.bind(place.description.to_string()).bind(place.lease).bind(place.reveal.as_str())).await
 }
 
 /// Leaves a tombstone: the name is never used again.
@@ -286,6 +284,7 @@ fn place(row: &AnyRow) -> Result<Place, StoreError> {
         scope: row.word("scope")?,
         description: row.word("description")?,
         lease: row.maybe_number("lease")?,
+        reveal: row.word("reveal")?,
         version: row.number("version")?,
         created_at: row.time("created_at")?,
         created_by: row.text("created_by")?,

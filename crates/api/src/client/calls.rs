@@ -19,6 +19,7 @@ use crate::{
     output::OutputQuery,
     page::{DryRun, PageQuery},
     receipts::{Receipt, ReceiptsQuery},
+    reveal::{RevealToken, RevealedToken},
     revoke::{RevokeMany, RevokePreview, RevokeToken, RevokedMany},
     routes::{self, fill},
     scopes::{CreateScope, DeletedScope, Scope, ScopesQuery, UpdateScope},
@@ -144,6 +145,11 @@ impl Client {
     /// Issues an unissued token; the answer has its value or its one-time code, once.
     pub async fn issue_token(&self, id: TokenId, request: &IssueToken) -> Result<IssuedToken, ClientError> {
         self.post(&fill(routes::TOKEN_ISSUE, &id), &FOR_REAL, request).await
+    }
+
+    /// The value of a token once more, where its account keeps it.
+    pub async fn reveal_token(&self, id: TokenId, request: &RevealToken) -> Result<RevealedToken, ClientError> {
+        self.post(&fill(routes::TOKEN_REVEAL, &id), &Nothing {}, request).await
     }
 
     /// Opens a one-time code, for which no API key is needed.

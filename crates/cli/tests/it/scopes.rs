@@ -6,6 +6,7 @@ use legation_api::{
     scopes::{DeletedScope, Scope},
 };
 use legation_cli::exit_codes;
+use legation_model::reveal::Reveal;
 
 use crate::{
     fake::Fake,
@@ -19,6 +20,7 @@ fn place(scope: &str) -> Scope {
         kind: scope.kind(),
         id: scope.own().to_owned(),
         lease_ms: scope.parent().is_none().then_some(60_000),
+        reveal: scope.parent().is_none().then_some(Reveal::Audited),
         scope,
         description: "the shop".parse().expect("a text"),
         version: 7,
@@ -73,6 +75,17 @@ async fn an_edit_is_of_the_version_that_was_read_or_named() {
     let tried = fake.asked().into_iter().find(|asked| asked.line == line(true)).expect("a preview");
     assert_eq!((tried.seen.as_deref(), &tried.body[..]), (Some("\"3\""), &br#"{"lease_ms":30000}"#[..]));
     assert_eq!(home.run(&["account", "edit", "acme"]).await.code, i32::from(exit_codes::USAGE));
+
+    // What erases something asks first.
+    let asked = fake.asked().len();
+    let ran = home.run(&["account", "edit", "acme", "--reveal", "never", "--version", "3"]).await;
+    assert_eq!(ran.code, i32::from(exit_codes::NOT_CONFIRMED), "{ran:?}");
+    assert_eq!(fake.asked().len(), asked);
+    for (policy, yes) in [("never", "--yes"), ("audited", "--version=7")] {
+        assert_eq!(home.run(&["account", "edit", "acme", "--reveal", policy, yes]).await.code, 0);
+        let deed = fake.asked().pop().expect("a change");
+        assert_eq!(deed.body, format!(r#"{{"reveal":"{policy}"}}"#));
+    }
 }
 
 #[tokio::test]

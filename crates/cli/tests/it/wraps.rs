@@ -1,9 +1,10 @@
-//! One-time codes: made in the place of a value, and opened by somebody without a key.
+//! How values are handed over: under one-time codes, and seen again where they are kept.
 
 use std::process::Stdio;
 
 use legation_api::{
     Code,
+    reveal::RevealedToken,
     tokens::{IssuedToken, NoValue, Token},
     wraps::{Unwrapped, Wrap, WrapCode},
 };
@@ -83,6 +84,21 @@ async fn it_is_opened_without_a_key_and_not_by_an_argument() {
     let named = file.to_str().expect("text");
     let ran = home.run(&["token", "unwrap", "--code-file", named, "-o", "json"]).await;
     assert_eq!(serde_json::from_str::<Unwrapped>(&ran.out).expect("JSON"), opened());
+}
+
+#[tokio::test]
+async fn a_value_is_shown_again_with_a_reason() {
+    let fake = Fake::start().await;
+    let (value, line) = (SecretText::new("ldt_the-value".to_owned()), format!("POST /api/v1/tokens/{TOKEN}/reveal"));
+    fake.on(&format!("GET /api/v1/tokens/{TOKEN}"), &token());
+    fake.on(&line, &RevealedToken { token: token(), generation: 1, value });
+    let home = Home::of(&fake);
+    let ran = home.run(&["token", "reveal", &TOKEN.to_string()]).await;
+    assert_eq!(ran.code, i32::from(exit_codes::USAGE), "{ran:?}");
+    let ran = home.run(&["token", "reveal", &TOKEN.to_string(), "--reason", "a disk died"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "ldt_the-value\n"), "{ran:?}");
+    assert!(ran.err.contains("recorded") && !ran.err.contains("ldt_the-value"), "{ran:?}");
+    assert_eq!(fake.asked().pop().expect("a request").body, r#"{"reason":"a disk died"}"#);
 }
 
 #[tokio::test]

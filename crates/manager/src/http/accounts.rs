@@ -64,6 +64,7 @@ fn shown(account: &Place) -> Account {
         id: account.scope.clone(),
         description: account.description.clone(),
         lease_ms: account.lease,
+        reveal: account.reveal,
         created_at: account.created_at,
         created_by: account.created_by.clone(),
     }

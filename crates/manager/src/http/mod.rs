@@ -17,6 +17,7 @@ mod principals;
 mod receipts;
 mod request;
 mod respond;
+mod reveal;
 mod revoke;
 mod roles;
 mod scopes;
@@ -83,6 +84,7 @@ pub fn table() -> Vec<Route> {
         delete(routes::TOKEN, Needs(P::DelegateDelete), tokens::delete),
         get(routes::TOKEN_USES, Needs(P::DelegateView), token_uses::list),
         post(routes::TOKEN_ISSUE, Needs(P::DelegateEdit), tokens::issue),
+        post(routes::TOKEN_REVEAL, Needs(P::DelegateReveal), reveal::reveal).fresh(),
         post(routes::UNWRAP, Public, wraps::open),
         post(routes::TOKENS_REVOKE, Needs(P::DelegateEdit), revoke::many).fresh(),
         post(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::revoke),

@@ -7,7 +7,7 @@ use utoipa::{
 
 use super::{
     accounts, api_keys, audit, delegates, grants, health, link, logins, output, passwords, principals, receipts,
-    revoke, roles, scopes, signing_keys, tasks, token_uses, tokens, whoami, wraps,
+    reveal, revoke, roles, scopes, signing_keys, tasks, token_uses, tokens, whoami, wraps,
 };
 
 #[derive(OpenApi)]
@@ -19,7 +19,7 @@ use super::{
         scopes::list, scopes::create, scopes::show, scopes::update, scopes::delete,
         tokens::list, tokens::create, tokens::show, tokens::issue, tokens::update, tokens::delete,
         token_uses::list,
-        wraps::open,
+        reveal::reveal, wraps::open,
         revoke::many, revoke::revoke, revoke::cancel,
         delegates::list, delegates::show, delegates::stop, delegates::allow,
         tasks::submit, tasks::list, tasks::show, tasks::cancel, output::stream,

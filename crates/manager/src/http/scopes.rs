@@ -8,7 +8,7 @@ use legation_api::{
     page::DryRun,
     scopes::{CreateScope, DeletedScope, Scope, ScopesQuery, UpdateScope},
 };
-use legation_model::scope::Dotted;
+use legation_model::scope::{Dotted, ScopeKind};
 use legation_store::scopes::Place;
 
 use super::{
@@ -80,7 +80,8 @@ pub(super) async fn update(
     caller.require_sight(&scope, "scope")?;
     let seen = seen?;
     body.value.check(scope.kind())?;
-    let change = PlaceChange { description: body.value.description, lease: body.value.lease_ms };
+    let change =
+        PlaceChange { description: body.value.description, lease: body.value.lease_ms, reveal: body.value.reveal };
     let place = manager.update_scope(&caller, scope, change, move |version| seen.is(version), dry_run).await?;
     Ok(Versioned(place.version, ok(shown(&place))))
 }
@@ -106,6 +107,7 @@ fn shown(place: &Place) -> Scope {
         id: place.scope.own().to_owned(),
         description: place.description.clone(),
         lease_ms: place.lease,
+        reveal: (place.scope.kind() == ScopeKind::Account).then_some(place.reveal),
         version: place.version,
         created_at: place.created_at,
         created_by: place.created_by.clone(),

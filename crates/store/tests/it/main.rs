@@ -48,7 +48,7 @@ suite! {
     opening: a_second_manager_is_refused_by_name, beside_takes_no_lock_and_no_epoch,
         an_overtaken_manager_writes_nothing, readers_cannot_write, an_edited_migration_is_refused,
         a_newer_database_is_refused, nothing_legal_is_misread;
-    wraps: wraps;
+    wraps: wraps, values_are_kept_and_erased;
     trouble: a_locked_database_is_unavailable_until_it_is_free, a_database_that_is_gone_comes_back, readers_are_few,
         closing_finishes_what_waits;
 }

@@ -8,6 +8,7 @@ use legation_model::{
     delegate::{CloneReport, DelegateStatus, Standing},
     ids::{DelegateId, TokenId},
     receipt::{Cause, Receipt, ReceiptLine},
+    reveal::Reveal,
     scope::{ScopeKind, WITHIN_MAX},
     token::{Schedule, TokenStatus},
     token_use::TokenUse,
@@ -47,6 +48,7 @@ fn place(spelling: &str) -> scopes::Place {
         scope: scope(spelling),
         description: "a place".parse().unwrap(),
         lease: None,
+        reveal: Reveal::Never,
         version: 1,
         created_at: NOW,
         created_by: "someone".to_owned(),
@@ -84,16 +86,20 @@ pub(crate) async fn scopes(place: &Place) {
     assert_eq!(read!(store, |conn| scopes::get(conn, &scope("none")).await), Ok(None));
     let asked: BTreeSet<_> = ["acme", "acme/none", "acme/shop", "none"].map(scope).into();
     let known = read!(store, |conn| scopes::known(conn, &asked).await).unwrap();
-    assert_eq!(known.into_iter().collect::<Vec<_>>(), ["acme", "acme/shop"].map(scope));
+    assert_eq!(known.into_keys().collect::<Vec<_>>(), ["acme", "acme/shop"].map(scope));
 
     let change = async |version| {
-        let text = "other".parse().unwrap();
-        write!(store, |tx| scopes::update(tx, &scope("acme"), version, &text, Some(60_000)).await)
+        let (description, lease) = ("other".parse().unwrap(), Some(60_000));
+        let changed = scopes::Place { description, lease, reveal: Reveal::Audited, ..self::place("acme") };
+        write!(store, |tx| scopes::update(tx, version, &changed).await)
     };
     assert_eq!(change(2).await, Err(StoreError::NotFound), "another version");
     assert_eq!((change(1).await, change(1).await), (Ok(()), Err(StoreError::NotFound)));
     let found = read!(store, |conn| scopes::get(conn, &scope("acme")).await).unwrap().unwrap();
     assert_eq!((found.version, found.lease, found.description.as_str()), (2, Some(60_000), "other"));
+    let asked = [scope("acme"), scope("acme/shop")].into();
+    let known = read!(store, |conn| scopes::known(conn, &asked).await).unwrap();
+    assert_eq!(known.into_values().collect::<Vec<_>>(), [Reveal::Audited, Reveal::Never]);
     assert_eq!(read!(store, |conn| scopes::leases(conn).await), Ok(vec![(scope("acme"), 60_000)]));
 }
 
@@ -136,7 +142,7 @@ pub(crate) async fn scopes_end_for_good(place: &Place) {
     assert_eq!((standing("acme").await, standing("acme/b").await), (scopes::Standing::Taken, scopes::Standing::Free));
     let asked: BTreeSet<_> = ["acme/shop", "acme/shop/a"].map(scope).into();
     let known = read!(store, |conn| scopes::known(conn, &asked).await).unwrap();
-    assert_eq!(known.into_iter().collect::<Vec<_>>(), [scope("acme/shop")]);
+    assert_eq!(known.into_keys().collect::<Vec<_>>(), [scope("acme/shop")]);
     assert_eq!(read!(store, |conn| tokens::get(conn, token).await).unwrap().unwrap().status, TokenStatus::Active);
 }
 

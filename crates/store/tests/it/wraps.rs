@@ -1,11 +1,14 @@
-//! Values under one-time codes: each ends once, and nothing of it is left then.
+//! Values that wait under one-time codes or are kept: each ends once, and nothing of it is left then.
 
 use legation_model::{
     ids::{TokenId, WrapId},
+    token::DelegateToken,
     wrap::Wrap,
 };
 use legation_store::{
-    Store, StoreError, tokens,
+    Store, StoreError,
+    token_values::{self, TokenValue},
+    tokens,
     wraps::{self, NewWrap},
 };
 
@@ -74,6 +77,34 @@ pub(crate) async fn wraps(place: &Place) {
     assert_eq!(write!(store, |tx| wraps::end_of_token(tx, of, NOW + 9).await), Ok(1));
     assert_eq!(write!(store, |tx| wraps::end_of_token(tx, of, NOW + 9).await), Ok(0));
     assert_eq!((row(&store, ended).await.1, row(&store, waits).await.1), (false, true));
+}
+
+pub(crate) async fn values_are_kept_and_erased(place: &Place) {
+    let store = place.open().await;
+    let kept =
+        |number: u64, generation| TokenValue { token: id(number), generation, sealed: vec![generation as u8; 150] };
+    for (number, scope) in [(1, "acme"), (2, "acme/shop"), (3, "acme-2"), (4, "beta")] {
+        let token = DelegateToken { scope: make::scope(scope), ..make::token(number) };
+        let new = kept(number, 1);
+        write!(store, |tx| {
+            tokens::insert(tx, &token).await?;
+            token_values::insert_all(tx, &[new]).await
+        })
+        .unwrap();
+    }
+    let (again, newer) = (kept(1, 1), kept(4, 2));
+    assert_eq!(write!(store, |tx| token_values::insert_all(tx, &[again]).await), Err(StoreError::Taken));
+    write!(store, |tx| token_values::insert_all(tx, &[newer]).await).unwrap();
+    let newest = async |number: u64| {
+        let value = read!(store, |conn| token_values::newest(conn, id(number)).await).unwrap();
+        value.map(|value| (value.generation, value.sealed.len()))
+    };
+    assert_eq!((newest(1).await, newest(4).await, newest(9).await), (Some((1, 150)), Some((2, 150)), None));
+    let account = make::scope("acme");
+    assert_eq!(write!(store, |tx| token_values::forget_below(tx, &account).await), Ok(2));
+    assert_eq!((newest(1).await, newest(2).await, newest(3).await), (None, None, Some((1, 150))));
+    assert_eq!(write!(store, |tx| token_values::forget(tx, id(4)).await), Ok(2));
+    assert_eq!(newest(4).await, None);
 }
 
 async fn read_due(store: &Store, now: i64, most: u32) -> Vec<WrapId> {

@@ -4,10 +4,12 @@ use std::{fs, path::PathBuf};
 
 use legation_api::{
     client::Client,
+    reveal::RevealToken,
+    scopes::UpdateScope,
     tokens::CreateToken,
     wraps::{OpenWrap, WRAP_TTL_MAX},
 };
-use legation_model::{ids::TokenId, secret::SecretText, task::TaskState, token::Token, wrap::WrapCode};
+use legation_model::{ids::TokenId, reveal::Reveal, secret::SecretText, task::TaskState, token::Token, wrap::WrapCode};
 use legation_testkit::{
     Engine, World,
     canary::Canary,
@@ -26,8 +28,14 @@ const TASK_SECRET: &str = "canary-of-a-task-5f1d8c";
 
 async fn no_secret_is_anywhere_it_should_not_be(engine: Engine) {
     let mut world = World::with(engine, &[("LEGATION_LOG", "trace")]).await;
+    // Values are kept, and one is seen again.
+    let account = "default".parse().expect("a scope");
+    let kept = UpdateScope { reveal: Some(Reveal::Audited), ..UpdateScope::default() };
+    world.client.update_scope(&account, 1, &kept).await.expect("the account keeps values");
     let token = world.token("canary").await;
     let text = token.value.expose();
+    let request = RevealToken { reason: "a test".parse().expect("a text") };
+    assert_eq!(world.client.reveal_token(token.id, &request).await.expect("shown").value.expose(), text);
     // Where the delegate's owner put the token, and where the admin's key is: there they belong.
     let token_file = world.directory().join("token-file");
     fs::write(&token_file, text).expect("a file");

@@ -21,6 +21,7 @@ use legation_model::{
     api_key::ApiKey,
     ids::{ApiKeyId, DelegateId, GrantId, LoginId, ManagerKeyId, PrincipalId, ReceiptId, TaskId, TokenId},
     login::Login,
+    reveal::Reveal,
     token::TokenStatus,
 };
 use legation_store::{api_keys, job};
@@ -111,6 +112,7 @@ impl Things {
     pub(super) async fn make(engine: Engine) -> Self {
         let inside = Inside::start(engine).await;
         let raw = Raw::of(&inside);
+        super::reveal::keep(&inside, "default", Reveal::Audited).await;
         let (active, revoked) = (inside.token("active").await, inside.token("revoked").await);
         let mut request = CreateToken::new("default".parse().expect("a scope"), "unissued".parse().expect("a name"));
         request.issue = false;
@@ -252,6 +254,10 @@ impl Things {
                 Case { body: r#"{"description":"x"}"#.to_owned(), ..Self::trying(Operator, route.path, token, never) }
             }
             ("DELETE", routes::TOKEN_REVOKE) => Self::one(Operator, route.path, token, never),
+            ("POST", routes::TOKEN_REVEAL) => {
+                let body = r#"{"reason":"a test"}"#.to_owned();
+                Case { missing_body: body.clone(), body, ..Self::one(Admin, route.path, token, never) }
+            }
             ("POST", routes::UNWRAP) => plain(Nobody),
             ("POST", routes::TOKENS_REVOKE) => Case {
                 harmless: "?dry_run=true",

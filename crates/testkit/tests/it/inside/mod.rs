@@ -17,6 +17,7 @@ mod logins;
 mod passwords;
 mod proof;
 mod raw;
+mod reveal;
 mod revoke;
 mod schedule;
 mod scopes;

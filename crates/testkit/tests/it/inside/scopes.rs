@@ -174,7 +174,7 @@ async fn a_change_names_the_version_it_is_of(engine: Engine) {
 }
 
 fn described(text: &str) -> UpdateScope {
-    UpdateScope { description: Some(text.parse().expect("a text")), lease_ms: None }
+    UpdateScope { description: Some(text.parse().expect("a text")), ..UpdateScope::default() }
 }
 
 async fn another_lease_is_granted_from_the_next_connection_on(engine: Engine) {
@@ -186,7 +186,7 @@ async fn another_lease_is_granted_from_the_next_connection_on(engine: Engine) {
     let token = token(&inside, "acme/eng", "build").await;
     let mut puppet = inside.puppet("one", &token);
     assert_eq!(puppet.join().await.lease, HOUR as u64);
-    let lease = |lease_ms| UpdateScope { description: None, lease_ms: Some(lease_ms) };
+    let lease = |lease_ms| UpdateScope { lease_ms: Some(lease_ms), ..UpdateScope::default() };
     let short = inside.client.update_scope(&place("acme"), 1, &lease(Some(15_000))).await.expect("changed");
     assert_eq!(short.lease_ms, Some(15_000));
     let mut late = inside.puppet("two", &token);
