@@ -16,8 +16,10 @@ pub mod delegates;
 pub mod grants;
 pub mod health;
 pub mod json;
+pub mod logins;
 pub mod output;
 pub mod page;
+pub mod passwords;
 pub mod principals;
 pub mod problem;
 pub mod proof;
@@ -34,6 +36,7 @@ pub mod token_update;
 pub mod token_uses;
 pub mod tokens;
 pub mod whoami;
+pub mod wraps;
 
 mod schema;
 mod spelled;

@@ -59,6 +59,8 @@ pub struct ChangedPrincipal {
     pub grants: Vec<crate::grants::Grant>,
     /// How many API keys it owns: each ends and begins to work with it.
     pub api_keys: u32,
+    /// How many console sessions it has: each ends for good when it is disabled or deleted.
+    pub sessions: u32,
 }
 
 /// Which principals to list.

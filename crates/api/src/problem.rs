@@ -30,6 +30,9 @@ pub struct Problem {
     /// What to do about it.
     #[serde(default)]
     pub fix: String,
+    /// After how many seconds it may be worth to try again, where that is known; as in the Retry-After header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -42,6 +45,7 @@ impl Problem {
             code,
             detail: detail.into(),
             fix: code.fix().to_owned(),
+            retry_after: None,
         }
     }
 
@@ -49,6 +53,13 @@ impl Problem {
     #[must_use]
     pub fn with_fix(mut self, fix: impl Into<String>) -> Self {
         self.fix = fix.into();
+        self
+    }
+
+    /// The same problem, which may be over after this many seconds.
+    #[must_use]
+    pub const fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
         self
     }
 
@@ -102,12 +113,27 @@ codes! {
     /// The request breaks a rule; the detail names the field.
     InvalidRequest = "invalid_request", 400, "The request is not valid",
         "change the field that the detail names and send the request again";
-    /// No API key, or one that does not exist or has expired.
-    Unauthenticated = "unauthenticated", 401, "The API key is missing or not accepted",
-        "send a valid API key as `Authorization: Bearer lak_…`; on the Manager's host `legation-manager admin reset` makes a new one";
+    /// No API key or console session, or one that does not exist or has ended.
+    Unauthenticated = "unauthenticated", 401, "The API key or console session is missing or not accepted",
+        "send a valid API key as `Authorization: Bearer lak_…`, or log in; on the Manager's host `legation-manager admin reset` makes a new one";
     /// The API key's role or scope does not allow this.
     Forbidden = "forbidden", 403, "The API key may not do this",
         "use an API key whose role and scope allow it, or ask an administrator";
+    /// Name and password do not belong together, or nobody may log in by them.
+    LoginRefused = "login_refused", 401, "The login is refused",
+        "check the name and the password; who may edit access can set a new one with `legation user password NAME`";
+    /// A console session whose owner has not shown for a while who they are.
+    Reauthenticate = "reauthenticate", 403, "Show once more who you are",
+        "send the password to /api/v1/reauthenticate, or log in again, and repeat the request";
+    /// A change by a browser's cookie that another site may have caused.
+    CrossOrigin = "cross_origin", 403, "The request may come from another site",
+        "send it from a page of the Manager itself, as JSON; programs send the session's value as `Authorization: Bearer`";
+    /// Only a console session can do this.
+    NotASession = "not_a_session", 409, "This is not a console session",
+        "log in first; an API key is ended with `legation api-key rm`";
+    /// Somebody who has no password, or can have none.
+    NoPassword = "no_password", 409, "There is no password",
+        "who may edit access sets a user's with `legation user password NAME`; service accounts use API keys";
     /// No such thing, or not visible to this API key.
     NotFound = "not_found", 404, "Not found",
         "check the id or name, and the scope that the API key is for";
@@ -156,6 +182,15 @@ codes! {
     /// As many as there may be.
     LimitReached = "limit_reached", 409, "There are as many as there may be",
         "remove some that are not needed any more";
+    /// The one-time code has done its work, or somebody else has used it.
+    AlreadyOpened = "already_opened", 410, "The one-time code was opened before",
+        "if that was not you, somebody else has the token's value: revoke the token now";
+    /// Nobody has opened the one-time code in time.
+    CodeExpired = "code_expired", 410, "The one-time code has expired",
+        "the value is lost: ask for a new token, and revoke this one";
+    /// Too many attempts that failed came from the same place.
+    TooManyAttempts = "too_many_attempts", 429, "Too many attempts have failed",
+        "wait for the time in the Retry-After header, and try again";
     /// The idempotency key was used for another request.
     IdempotencyMismatch = "idempotency_mismatch", 409, "The Idempotency-Key belongs to another request",
         "use a new Idempotency-Key for a new request, and the same only to repeat the same body";

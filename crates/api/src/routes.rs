@@ -28,6 +28,8 @@ pub const TOKEN: &str = "/api/v1/tokens/{token}";
 pub const TOKEN_USES: &str = "/api/v1/tokens/{token}/uses";
 /// Makes the secret of an unissued token.
 pub const TOKEN_ISSUE: &str = "/api/v1/tokens/{token}/issue";
+/// Opens a one-time code; the code says who may.
+pub const UNWRAP: &str = "/api/v1/unwrap";
 /// Revokes tokens of a scope.
 pub const TOKENS_REVOKE: &str = "/api/v1/tokens/revoke";
 /// Revokes a token, or takes back that it will be.
@@ -60,6 +62,20 @@ pub const PRINCIPAL: &str = "/api/v1/principals/{principal}";
 pub const PRINCIPAL_DISABLE: &str = "/api/v1/principals/{principal}/disable";
 /// Lets a principal do again what its grants say.
 pub const PRINCIPAL_ENABLE: &str = "/api/v1/principals/{principal}/enable";
+/// Gives a user a password.
+pub const PRINCIPAL_PASSWORD: &str = "/api/v1/principals/{principal}/password";
+/// Changes the caller's own password.
+pub const PASSWORD: &str = "/api/v1/password";
+/// Begins a console session; public.
+pub const LOGIN: &str = "/api/v1/login";
+/// Ends the console session that is presented.
+pub const LOGOUT: &str = "/api/v1/logout";
+/// Shows once more who holds the console session that is presented.
+pub const REAUTHENTICATE: &str = "/api/v1/reauthenticate";
+/// Console sessions.
+pub const SESSIONS: &str = "/api/v1/sessions";
+/// One console session.
+pub const SESSION: &str = "/api/v1/sessions/{session}";
 /// All roles.
 pub const ROLES: &str = "/api/v1/roles";
 /// One role.
@@ -102,6 +118,7 @@ pub const ALL: &[&str] = &[
     TOKEN,
     TOKEN_USES,
     TOKEN_ISSUE,
+    UNWRAP,
     TOKENS_REVOKE,
     TOKEN_REVOKE,
     DELEGATES,
@@ -124,6 +141,13 @@ pub const ALL: &[&str] = &[
     PRINCIPAL,
     PRINCIPAL_DISABLE,
     PRINCIPAL_ENABLE,
+    PRINCIPAL_PASSWORD,
+    PASSWORD,
+    LOGIN,
+    LOGOUT,
+    REAUTHENTICATE,
+    SESSIONS,
+    SESSION,
     ROLES,
     ROLE,
     GRANTS,

@@ -4,6 +4,7 @@ use legation_model::{
     access::PrincipalKind,
     audit::Outcome,
     delegate::{DelegateStatus, Isolation},
+    login::LoginMethod,
     receipt::Cause,
     scope::ScopeKind,
     task::{TaskKind, TaskState},
@@ -24,6 +25,7 @@ macro_rules! words {
 
 words! {
     principal_kind = PrincipalKind;
+    login_method = LoginMethod;
     outcome = Outcome;
     delegate_status = DelegateStatus;
     isolation = Isolation;

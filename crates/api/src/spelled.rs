@@ -74,6 +74,21 @@ pub(crate) mod bytes {
     }
 }
 
+/// A secret, in a request or in the one answer that shows it.
+pub(crate) mod secret {
+    use legation_model::secret::SecretText;
+
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(secret: &SecretText, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(secret.expose())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretText, D::Error> {
+        String::deserialize(deserializer).map(SecretText::new)
+    }
+}
+
 /// Named secrets. They are written only by a client that submits them; an answer never holds this type.
 pub(crate) mod secrets {
     use legation_model::secret::SecretText;

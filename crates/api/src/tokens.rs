@@ -11,7 +11,10 @@ use legation_model::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::Problem;
+use crate::{
+    Problem,
+    wraps::{self, Wrap, WrapCode},
+};
 
 /// Entries in each of a token's lists, so that admission stays cheap.
 pub const LIMIT_ENTRIES_MAX: usize = 64;
@@ -86,6 +89,8 @@ pub struct Token {
     /// How many connections were let in with it, up to the newest few seconds.
     #[serde(default)]
     pub uses: u64,
+    /// What became of its value, if that was put under a one-time code.
+    pub wrap: Option<Wrap>,
 }
 
 impl From<&DelegateToken> for Token {
@@ -118,6 +123,7 @@ impl From<&DelegateToken> for Token {
             receipt: token.receipt,
             last_used_at: token.last_used_at,
             uses: token.uses,
+            wrap: None,
         }
     }
 }
@@ -169,6 +175,9 @@ pub struct CreateToken {
     /// record, and cut off; it never becomes a delegate.
     #[serde(default)]
     pub canary: bool,
+    /// Answers with a one-time code in the place of the value; how long the code opens: a minute to 7 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrap_ttl_ms: Option<Millis>,
 }
 
 const fn yes() -> bool {
@@ -191,6 +200,7 @@ impl CreateToken {
             enrolment: Enrolment::Open,
             ephemeral: false,
             canary: false,
+            wrap_ttl_ms: None,
         }
     }
 
@@ -199,6 +209,11 @@ impl CreateToken {
     /// # Errors
     /// `invalid_request` with the field and what to write instead.
     pub fn check(&self, now: Millis) -> Result<(), Problem> {
+        if self.wrap_ttl_ms.is_some() && !self.issue {
+            let fix = "leave it out, or ask for the code when the token is issued";
+            return Err(Problem::invalid("wrap_ttl_ms", "a token that is not issued has no value", fix));
+        }
+        wraps::check_ttl(self.wrap_ttl_ms)?;
         check_limits(&self.limits(), now)
     }
 
@@ -214,6 +229,25 @@ impl CreateToken {
             ephemeral: self.ephemeral,
             canary: self.canary,
         }
+    }
+}
+
+/// Issues a token that has no value yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssueToken {
+    /// Answers with a one-time code in the place of the value; how long the code opens: a minute to 7 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrap_ttl_ms: Option<Millis>,
+}
+
+impl IssueToken {
+    /// The rules that a type cannot express.
+    ///
+    /// # Errors
+    /// `invalid_request` with the field and what to write instead.
+    pub fn check(&self) -> Result<(), Problem> {
+        wraps::check_ttl(self.wrap_ttl_ms)
     }
 }
 
@@ -252,6 +286,9 @@ pub struct IssuedToken {
     /// Why `value` is `null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<NoValue>,
+    /// What opens the value, once, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrapped: Option<WrapCode>,
 }
 
 /// Why a token's value is not in the answer.
@@ -262,6 +299,8 @@ pub enum NoValue {
     ValueAlreadyShown,
     /// The token was created without being issued.
     NotIssued,
+    /// It is under a one-time code, which the answer has.
+    Wrapped,
 }
 
 /// What issuing would do now.

@@ -3,7 +3,7 @@
 use legation_model::{
     Millis, Name, Scope,
     access::PrincipalKind,
-    ids::{ApiKeyId, PrincipalId},
+    ids::{ApiKeyId, LoginId, PrincipalId},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,18 +20,23 @@ pub struct Whoami {
     /// Its name.
     #[schema(value_type = String)]
     pub name: Name,
-    /// The API key, without its secret.
-    #[schema(value_type = String, example = "key_0EwJTn1ZSVbNSVqHsUMxqW")]
-    pub key: ApiKeyId,
+    /// The API key, without its secret; `null` in a console session.
+    #[schema(value_type = Option<String>, example = "key_0EwJTn1ZSVbNSVqHsUMxqW")]
+    pub key: Option<ApiKeyId>,
     /// The key's name.
-    #[schema(value_type = String)]
-    pub key_name: Name,
+    #[schema(value_type = Option<String>)]
+    pub key_name: Option<Name>,
+    /// The console session, without its secret; `null` for an API key.
+    #[schema(value_type = Option<String>, example = "lgn_0EwJTn1ZSVbNSVqHsUMxqW")]
+    pub session: Option<LoginId>,
+    /// When the person last showed who they are; `null` for an API key.
+    pub authenticated_at: Option<Millis>,
     /// To which scope the key narrows the grants; `null` if it does not.
     #[schema(value_type = Option<String>)]
     pub key_scope: Option<Scope>,
     /// What it may do, and where.
     pub grants: Vec<Granted>,
-    /// When the key stops working.
+    /// When the key or the session stops working.
     pub expires_at: Option<Millis>,
     /// Version of the Manager.
     pub manager_version: String,

@@ -11,9 +11,23 @@ use legation_api::List;
 use legation_model::Scope;
 
 use crate::{
-    Failure, api_keys::ApiKeys, audit::Audit, delegates::Delegates, exit_codes, grants::Grants, principals::Principals,
-    receipts::Receipts, roles::Roles, scopes::Scopes, signing_keys::SigningKeys, tasks::Tasks, tokens::Tokens,
-    ui::Format, up::Up,
+    Failure,
+    api_keys::ApiKeys,
+    audit::Audit,
+    delegates::Delegates,
+    exit_codes,
+    grants::Grants,
+    logins::{Login, Sessions},
+    passwords::Change,
+    principals::{Principals, Users},
+    receipts::Receipts,
+    roles::Roles,
+    scopes::Scopes,
+    signing_keys::SigningKeys,
+    tasks::Tasks,
+    tokens::Tokens,
+    ui::Format,
+    up::Up,
 };
 
 /// Legation: delegates that live where nobody can dial in, and the tokens that stop them.
@@ -38,7 +52,7 @@ pub struct Global {
     /// Address of the Manager
     #[arg(long, global = true, env = "LEGATION_URL", hide_env_values = true)]
     pub url: Option<String>,
-    /// File with the API key, readable only by its owner [or the key itself in env: LEGATION_API_KEY]
+    /// File with the API key, readable only by its owner [or the key itself in env: LEGATION_API_KEY; without either the session of `legation login` counts]
     #[arg(long, global = true, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
     /// CA certificate to trust for the Manager, instead of the system's
@@ -81,9 +95,18 @@ pub enum Command {
     /// The public keys that receipts and audit checkpoints are signed with: list, show
     #[command(subcommand)]
     SigningKey(SigningKeys),
-    /// Users: list, create, show, disable, enable, delete
+    /// Log in with a password, and keep the session for the commands that follow
+    Login(Login),
+    /// End the session that is kept
+    Logout,
+    /// Change your own password; ends your other sessions
+    Password(Change),
+    /// Console sessions of people who logged in: list, end
     #[command(subcommand)]
-    User(Principals),
+    Session(Sessions),
+    /// Users: list, create, show, disable, enable, delete, set a password
+    #[command(subcommand)]
+    User(Users),
     /// Service accounts, for programs: list, create, show, disable, enable, delete
     #[command(subcommand)]
     ServiceAccount(Principals),

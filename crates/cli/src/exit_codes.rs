@@ -60,8 +60,9 @@ Exit codes:
 task run and task logs --follow hand through the exit code of a failed task's program, or say:
   120  failed without an exit code    121  cancelled    122  lost    123  rejected    124  timed out
 
-Settings come from flags, then LEGATION_URL, LEGATION_API_KEY and LEGATION_CA_FILE, then cli.toml in
-$LEGATION_CONFIG_DIR, $XDG_CONFIG_HOME/legation or ~/.config/legation.";
+Settings come from flags, then LEGATION_URL, LEGATION_API_KEY and LEGATION_CA_FILE, then session.toml, which
+login writes and logout removes, then cli.toml, both in $LEGATION_CONFIG_DIR, $XDG_CONFIG_HOME/legation or
+~/.config/legation.";
 
 #[cfg(test)]
 mod tests {

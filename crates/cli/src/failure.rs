@@ -66,7 +66,7 @@ fn how_to_log_in() -> String {
     let file = config::config_dir()
         .map(|directory| format!(", or write url and api_key into {}", directory.join(config::FILE).display()));
     format!(
-        "set LEGATION_API_KEY to a valid API key (lak_…){}; on the Manager's host \
+        "log in with `legation login NAME`, or set LEGATION_API_KEY to a valid API key (lak_…){}; on the Manager's host \
          `legation-manager admin reset` makes a new one",
         file.unwrap_or_default()
     )

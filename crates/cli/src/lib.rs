@@ -16,8 +16,11 @@ pub mod failure;
 pub mod grants;
 pub mod handover;
 pub mod keys;
+pub mod logins;
+pub mod passwords;
 pub mod principals;
 pub mod private_file;
+pub mod prompt;
 pub mod receipts;
 pub mod revoke;
 pub mod revoke_many;
@@ -34,6 +37,7 @@ pub mod ui;
 pub mod up;
 pub mod values;
 pub mod whoami;
+pub mod wraps;
 
 use clap::Parser as _;
 use legation_api::client::Client;
@@ -46,6 +50,7 @@ use crate::{
     audit::Audit,
     config::Settings,
     receipts::Receipts,
+    tokens::Tokens,
     ui::Ui,
 };
 
@@ -81,6 +86,11 @@ async fn dispatch(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
         Ok(Context { client: settings.client()?, ui: ui.clone() })
     };
     match cli.command {
+        // Whoever has a code need not have a key, and one that is there is not for this.
+        Command::Token(Tokens::Unwrap(unwrap)) => {
+            let settings = Settings::load(&cli.global)?.without_key();
+            unwrap.run(&Context { client: settings.client()?, ui: ui.clone() }).await
+        }
         Command::Token(command) => command.run(&context()?).await,
         Command::Delegate(command) => command.run(&context()?).await,
         Command::Task(command) => command.run(&context()?).await,
@@ -94,7 +104,11 @@ async fn dispatch(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
         Command::Audit(Audit::Verify(verify)) => verify.run(ui),
         Command::Audit(command) => command.run(&context()?).await,
         Command::SigningKey(command) => command.run(&context()?).await,
-        Command::User(command) => command.run(&context()?, PrincipalKind::User).await,
+        Command::Login(login) => login.run(&cli.global, ui).await,
+        Command::Logout => logins::log_out(ui).await,
+        Command::Password(change) => change.run(&context()?).await,
+        Command::Session(command) => command.run(&context()?).await,
+        Command::User(command) => command.run(&context()?).await,
         Command::ServiceAccount(command) => command.run(&context()?, PrincipalKind::ServiceAccount).await,
         Command::Role(command) => command.run(&context()?).await,
         Command::Grant(command) => command.run(&context()?).await,

@@ -12,7 +12,7 @@ use crate::{
     Context, Failure,
     args::Paging,
     ask::Care,
-    exit_codes,
+    exit_codes, passwords,
     ui::{Row, Show},
     values::{show_time, show_when},
 };
@@ -45,6 +45,29 @@ pub enum Principals {
     Enable(Change),
     /// Delete it with its grants and API keys; what it made, such as tokens, stays
     Rm(Change),
+}
+
+/// What to do with users.
+#[derive(Debug, Subcommand)]
+pub enum Users {
+    /// What is done with service accounts too.
+    #[command(flatten)]
+    Principal(Principals),
+    /// Set a password, with which the user can log in; ends the user's console sessions
+    Password(passwords::Set),
+}
+
+impl Users {
+    /// Does it.
+    ///
+    /// # Errors
+    /// As the Manager refuses.
+    pub async fn run(self, context: &Context) -> Result<u8, Failure> {
+        match self {
+            Self::Principal(command) => command.run(context, PrincipalKind::User).await,
+            Self::Password(set) => set.run(context).await,
+        }
+    }
 }
 
 /// What a new one is like.
@@ -123,7 +146,10 @@ impl Create {
         let place = principal.scope.as_ref().map_or("--everywhere".to_owned(), |scope| format!("--scope {scope}"));
         context.ui.next(&[
             format!("legation grant create {} operator {place}", principal.id),
-            format!("legation api-key create {} NAME", principal.id),
+            match kind {
+                PrincipalKind::User => format!("legation user password {}", principal.id),
+                PrincipalKind::ServiceAccount => format!("legation api-key create {} NAME", principal.id),
+            },
         ]);
         Ok(exit_codes::OK)
     }
@@ -167,7 +193,8 @@ impl Deed {
 }
 
 fn consequence(preview: &ChangedPrincipal) -> String {
-    format!("it has {} grants and {} API keys", preview.grants.len(), preview.api_keys)
+    let (grants, api_keys, sessions) = (preview.grants.len(), preview.api_keys, preview.sessions);
+    format!("it has {grants} grants, {api_keys} API keys and {sessions} console sessions")
 }
 
 fn called(principal: &Principal) -> String {

@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use legation_api::{
     Code,
     client::Client,
-    tokens::{CreateToken, IssuedToken, Token, TokensQuery},
+    tokens::{CreateToken, IssueToken, IssuedToken, Token, TokensQuery},
+    wraps::Wrap,
 };
 use legation_model::{
     Millis, Name, Scope, Text,
@@ -29,6 +30,7 @@ use crate::{
     token_uses,
     ui::{self, Format, Row, Show, Ui},
     values::{length, show_time, show_when, time, time_past},
+    wraps::{self, Unwrap},
 };
 
 /// What to do with tokens.
@@ -44,10 +46,12 @@ pub enum Tokens {
         /// Only say what would happen
         #[arg(long)]
         dry_run: bool,
-        /// Also say, on standard error, what to paste where a delegate is to run
-        #[arg(long, value_enum, value_name = "PLACE")]
-        commands: Option<Place>,
+        /// How its value is handed over.
+        #[command(flatten)]
+        handing: Handing,
     },
+    /// Open a one-time code and print the value behind it, once; needs the Manager's address and no API key
+    Unwrap(Unwrap),
     /// List tokens; never their values
     Ls {
         /// Only those of this scope and below
@@ -125,6 +129,17 @@ impl Which {
     }
 }
 
+/// How a value gets from here to where it is needed.
+#[derive(Debug, Args)]
+pub struct Handing {
+    /// Print a one-time code in the place of the value, which opens once and for so long: 10m
+    #[arg(long, value_parser = length, value_name = "DURATION")]
+    wrap: Option<Millis>,
+    /// Also say, on standard error, what to paste where a delegate is to run
+    #[arg(long, value_enum, value_name = "PLACE")]
+    commands: Option<Place>,
+}
+
 /// What a new token is like.
 #[derive(Debug, Args)]
 pub struct Create {
@@ -163,9 +178,9 @@ pub struct Create {
     /// Do not make its value yet
     #[arg(long)]
     unissued: bool,
-    /// Also say, on standard error, what to paste where a delegate is to run
-    #[arg(long, value_enum, value_name = "PLACE")]
-    commands: Option<Place>,
+    /// How its value is handed over.
+    #[command(flatten)]
+    handing: Handing,
     /// Makes a repetition of this command harmless: the same key creates once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -189,7 +204,8 @@ impl Tokens {
         let (client, ui) = (&context.client, &context.ui);
         match self {
             Self::Create(create) => create.run(context).await,
-            Self::Issue { token, dry_run, commands } => issue(context, &token, dry_run, commands).await,
+            Self::Issue { token, dry_run, handing } => issue(context, &token, dry_run, &handing).await,
+            Self::Unwrap(unwrap) => unwrap.run(context).await,
             Self::Ls { scope, name, all, status, expiring_within, unused_since, paging } => {
                 let (expiring_within_ms, include_revoked) = (expiring_within, all);
                 let query = TokensQuery {
@@ -232,13 +248,14 @@ impl Create {
             enrolment: self.enrolment,
             ephemeral: self.ephemeral,
             canary: self.canary,
+            wrap_ttl_ms: self.handing.wrap,
         };
         let issued = client.create_token(&request).await?;
-        show_issued(&context.ui, client.url(), &issued, self.commands)
+        show_issued(&context.ui, client.url(), &issued, self.handing.commands)
     }
 }
 
-async fn issue(context: &Context, which: &Which, dry_run: bool, commands: Option<Place>) -> Result<u8, Failure> {
+async fn issue(context: &Context, which: &Which, dry_run: bool, handing: &Handing) -> Result<u8, Failure> {
     let token = which.find(&context.client).await?;
     if dry_run {
         let preview = context.client.preview_issue(token.id).await?;
@@ -246,40 +263,38 @@ async fn issue(context: &Context, which: &Which, dry_run: bool, commands: Option
         context.ui.show(&preview.token)?;
         return Ok(exit_codes::OK);
     }
-    let issued = context.client.issue_token(token.id).await?;
-    show_issued(&context.ui, context.client.url(), &issued, commands)
+    let issued = context.client.issue_token(token.id, &IssueToken { wrap_ttl_ms: handing.wrap }).await?;
+    show_issued(&context.ui, context.client.url(), &issued, handing.commands)
 }
 
-/// The value goes to standard output alone, so that `$(…)` and `>` catch it and nothing else.
+/// The value, or its code, goes to standard output alone, so that `$(…)` and `>` catch it and nothing else.
 fn show_issued(ui: &Ui, url: &str, issued: &IssuedToken, place: Option<Place>) -> Result<u8, Failure> {
     let token = &issued.token;
-    match (&issued.value, ui.format) {
+    let once = issued.value.as_ref().or(issued.wrapped.as_ref().map(|wrapped| &wrapped.code));
+    match (once, ui.format) {
         (_, Format::Json | Format::Yaml) => ui::print(&ui::data(ui.format, issued)?)?,
-        (Some(value), _) => ui::print(&ui::clean(value.expose()))?,
+        (Some(once), _) => ui::print(&ui::clean(once.expose()))?,
         (None, _) => ui.show(token)?,
     }
-    if issued.value.is_some() {
-        ui.note(&format!(
-            "token {} ({}) in {}: this is its value, shown only this once",
-            token.name, token.id, token.scope
-        ));
-        if let Some(place) = place {
-            ui.note_lines(&handover::commands(place, url, token.name.as_str()));
-        }
-        ui.next(&[
-            format!(
-                "keep the value in a file that only its reader can open ({}), then start a delegate:",
-                handover::FILE
-            ),
-            format!("DELEGATE_TOKEN_FILE={} MANAGER_HOST_AND_PORT={url} legation-delegate", handover::FILE),
-            format!("legation delegate ls --token {}", token.id),
-            format!("legation token revoke {}", token.id),
-        ]);
+    let named = format!("token {} ({}) in {}", token.name, token.id, token.scope);
+    if let Some(wrapped) = &issued.wrapped {
+        ui.note(&format!("{named}: this is a one-time code for its value, shown only this once"));
+        ui.note_lines(&wraps::to_open(url, wrapped));
+    } else if issued.value.is_some() {
+        ui.note(&format!("{named}: this is its value, shown only this once"));
     } else if token.status == TokenStatus::Unissued {
         ui.next(&[format!("legation token issue {}", token.id)]);
+        return Ok(exit_codes::OK);
     } else {
         ui.note("its value was shown before and is not shown again");
+        return Ok(exit_codes::OK);
     }
+    if let Some(place) = place {
+        ui.note_lines(&handover::commands(place, url, token.name.as_str()));
+    }
+    let [keep, start] = handover::start(url);
+    let watch = [format!("legation delegate ls --token {}", token.id), format!("legation token revoke {}", token.id)];
+    ui.next(&if issued.wrapped.is_some() { watch.to_vec() } else { [vec![keep, start], watch.to_vec()].concat() });
     Ok(exit_codes::OK)
 }
 
@@ -337,6 +352,19 @@ pub(crate) fn after_show(token: &Token) -> Vec<String> {
     }
 }
 
+/// What became of its one-time code, in words.
+fn wrap_state(wrap: &Wrap) -> String {
+    let late = match wrap.refused {
+        0 => String::new(),
+        times => format!("; tried {times} times after that"),
+    };
+    match (wrap.opened_at, &wrap.opened_from, wrap.ended_at) {
+        (Some(at), Some(from), _) => format!("opened {} from {from}{late}", show_time(at)),
+        (_, _, Some(at)) => format!("erased {}, opened by nobody{late}", show_time(at)),
+        _ => format!("waits until {}", show_time(wrap.expires_at)),
+    }
+}
+
 impl Show for Token {
     fn name(&self) -> String {
         self.id.to_string()
@@ -355,6 +383,7 @@ impl Show for Token {
             ("issued", show_when(self.issued_at)),
             ("last used", show_when(self.last_used_at)),
             ("times used", self.uses.to_string()),
+            ("one-time code", self.wrap.as_ref().map(wrap_state).unwrap_or_default()),
             ("expires", show_when(self.expires_at)),
             ("max delegates", self.max_delegates.map(|max| max.to_string()).unwrap_or_default()),
             ("allowed cidrs", ui::joined(&self.allowed_cidrs)),

@@ -20,11 +20,17 @@ impl Show for Whoami {
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
+        let key = self.key.map(|key| match &self.key_name {
+            Some(name) => format!("{name} ({key})"),
+            None => key.to_string(),
+        });
         let mut fields = vec![
             ("name", self.name.to_string()),
             ("kind", self.kind.to_string()),
             ("principal", self.principal.to_string()),
-            ("key", format!("{} ({})", self.key_name, self.key)),
+            ("key", key.unwrap_or_default()),
+            ("session", self.session.map(|session| session.to_string()).unwrap_or_default()),
+            ("shown anew", show_when(self.authenticated_at)),
             ("key's scope", self.key_scope.as_ref().map(Scope::to_string).unwrap_or_default()),
             ("expires", show_when(self.expires_at)),
             ("manager", self.manager_version.clone()),

@@ -1,94 +1,32 @@
-//! Who is calling, and whether they may: what a key stands for, and the one place that decides.
+//! Who is calling, and whether they may: what a key or a console session stands for, and the one place that decides.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use legation_api::Code;
 use legation_model::{
-    Millis, Scope, Within,
+    Millis, Scope, Secret, Within,
     access::{Decision, Held, Permission},
     api_key::ApiKey,
     audit::AuditRecord,
-    ids::{ApiKeyId, PrincipalId},
+    ids::PrincipalId,
+    login::{LOGIN_PREFIX, Login},
 };
 use legation_store::{
-    StoreError, Tx,
-    api_keys::{self, Standing},
-    job,
+    StoreError, Tx, job,
+    standing::{self, Credential, CredentialId, Standing},
 };
 use tokio::sync::watch;
 
-use crate::{Manager, audit::Actor, error::Refusal, lock::lock};
+use crate::{Manager, audit::Actor, error::Refusal};
 
-/// Keys that are remembered: more than people and scripts have, and a few hundred bytes each.
-const VOUCHED_MAX: usize = 1024;
-
-/// How long the store may take to know a key before what is remembered of it counts.
-const KEY_WAIT: Duration = Duration::from_secs(1);
-
-/// How exact the store's time of a key's last use is: a write for every request would cost more than it tells.
-const USED_STEP: Millis = 10_000;
-
-/// Keys that the store vouched for, for when it is gone: a revocation cuts even when it cannot be written, and
-/// who asks for it must be known then. Every other call needs the store anyway and says so.
-///
-/// What takes access away is written by this process alone, which has it forgotten here before it answers.
-#[derive(Default)]
-pub(crate) struct Vouched {
-    known: Mutex<BTreeMap<ApiKeyId, Arc<Standing>>>,
-    /// When each key was used since this was last written down.
-    used: Mutex<HashMap<ApiKeyId, Millis>>,
-    /// Raised by each change of access.
-    epoch: watch::Sender<u64>,
-}
-
-impl Vouched {
-    /// Remembers what was read in this epoch; what was read before a change may be what the change took away.
-    fn remember(&self, standing: &Arc<Standing>, read_in: u64) {
-        let mut known = lock(&self.known);
-        if *self.epoch.borrow() != read_in {
-            return;
-        }
-        if known.len() < VOUCHED_MAX || known.contains_key(&standing.key.id) {
-            known.insert(standing.key.id, Arc::clone(standing));
-        }
-    }
-
-    /// Forgets the keys that a change of access concerns, and has everybody who goes on for long look again.
-    pub(crate) fn forget(&self, concerned: impl Fn(&Standing) -> bool) {
-        let mut known = lock(&self.known);
-        known.retain(|_, standing| !concerned(standing));
-        self.epoch.send_modify(|epoch| *epoch += 1);
-    }
-
-    fn get(&self, id: ApiKeyId) -> Option<Arc<Standing>> {
-        lock(&self.known).get(&id).cloned()
-    }
-
-    /// Takes back what could not be written down, for the next time.
-    pub(crate) fn keep_used(&self, times: &[(ApiKeyId, Millis)]) {
-        let mut used = lock(&self.used);
-        for (id, at) in times {
-            let noted = used.entry(*id).or_insert(*at);
-            *noted = (*noted).max(*at);
-        }
-    }
-
-    /// The keys that were used since this was last asked, and when.
-    pub(crate) fn take_used(&self) -> Vec<(ApiKeyId, Millis)> {
-        std::mem::take(&mut *lock(&self.used)).into_iter().collect()
-    }
-}
+/// How long the store may take to know a credential before what is remembered of it counts.
+const CREDENTIAL_WAIT: Duration = Duration::from_secs(1);
 
 /// An authenticated caller of one route.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// What the presented key stands for.
+    /// What the presented key or session stands for.
     pub standing: Arc<Standing>,
     /// The request it makes, for the audit record.
     pub request: String,
@@ -106,14 +44,14 @@ impl Caller {
         Self { needs: Some(permission), ..self }
     }
 
-    /// The key it presented.
-    pub fn key(&self) -> ApiKeyId {
-        self.standing.key.id
+    /// The key or session it presented.
+    pub fn credential(&self) -> CredentialId {
+        self.standing.credential.id()
     }
 
-    /// Whose key that is.
+    /// Whose that is.
     pub fn principal(&self) -> PrincipalId {
-        self.standing.key.owner
+        self.standing.owner()
     }
 
     /// Whether the caller may do this anywhere at all.
@@ -155,6 +93,24 @@ impl Caller {
         }
     }
 
+    /// The same for what is the caller's own, or somebody's who belongs there: with one's own everybody may.
+    ///
+    /// # Errors
+    /// `forbidden` to whom the route's permission is nowhere given, whether or not the object is there; as
+    /// [`Caller::require_at`].
+    pub fn require_own_or_at(
+        &self,
+        owner: Option<PrincipalId>,
+        place: Option<&Scope>,
+        what: &str,
+    ) -> Result<(), Refusal> {
+        if owner == Some(self.principal()) {
+            return Ok(());
+        }
+        self.needs.map_or(Ok(()), |needed| self.require(needed))?;
+        if owner.is_none() { Err(Refusal::not_found(what)) } else { self.require_at(place, what) }
+    }
+
     fn forbidden(&self, needed: Option<Permission>, place: Option<&Scope>) -> Refusal {
         let (needed, place) = (needed.map(Permission::as_str).unwrap_or("nothing"), spelled(place));
         let detail = format!("this needs the permission {needed}, which no grant of {} holds {place}", self.named());
@@ -163,7 +119,7 @@ impl Caller {
 
     /// The caller as it stands in a transaction that changes access, where what it held a moment ago may be gone.
     async fn again(self, tx: &mut Tx) -> Result<Option<Self>, StoreError> {
-        let standing = api_keys::standing(tx, self.key()).await?;
+        let standing = standing::standing(tx, self.credential()).await?;
         Ok(standing.map(|standing| Self { standing: Arc::new(standing), ..self }))
     }
 
@@ -217,16 +173,27 @@ impl Caller {
         record.scope.as_ref().map_or_else(|| self.is_everywhere(), |scope| self.sees(scope))
     }
 
-    /// The caller as audit records name them: principal and key, by name and by id.
+    /// The caller as audit records name them: principal and key or session, by name and by id.
     pub fn actor(&self) -> Actor {
         let standing = &self.standing;
-        let (owner, key) = (&standing.key.owner, &standing.key);
-        let name = format!("{}/{} ({owner}, {})", standing.owner_name, key.name, key.id);
+        let name = named(standing.owner_name.as_str(), standing.owner(), &standing.credential);
         Actor { name, request: self.request.clone(), address: self.address }
     }
 
     fn named(&self) -> String {
-        format!("{} through the key {}", self.standing.owner_name, self.standing.key.name)
+        let owner = &self.standing.owner_name;
+        match &self.standing.credential {
+            Credential::Key(key) => format!("{owner} through the key {}", key.name),
+            Credential::Login(_) => format!("{owner} in a console session"),
+        }
+    }
+}
+
+/// Somebody as audit records name them.
+pub(crate) fn named(owner_name: &str, owner: PrincipalId, credential: &Credential) -> String {
+    match credential {
+        Credential::Key(key) => format!("{owner_name}/{} ({owner}, {})", key.name, key.id),
+        Credential::Login(login) => format!("{owner_name}/console ({owner}, {})", login.id),
     }
 }
 
@@ -256,7 +223,7 @@ impl Manager {
             Box::pin(async move {
                 match asking.again(tx).await? {
                     Some(caller) => change(tx, caller).await,
-                    None => Ok(Err(unknown_key())),
+                    None => Ok(Err(unknown())),
                 }
             })
         });
@@ -268,30 +235,39 @@ impl Manager {
         changed?
     }
 
-    /// Finds out who presents this key.
+    /// Finds out who presents this key or session.
     ///
     /// # Errors
-    /// `unauthenticated` for anything but a known, unexpired key of somebody who is not disabled; `store_unavailable`
-    /// when nobody can tell.
+    /// `unauthenticated` for anything but a known key or session that has not ended, of somebody who is not disabled;
+    /// `store_unavailable` when nobody can tell.
     pub async fn authenticate(&self, presented: &str, request: String) -> Result<Caller, Refusal> {
-        let key: ApiKey = presented.parse().map_err(|error| Refusal::new(Code::Unauthenticated, format!("{error}")))?;
-        let epoch = *self.vouched.epoch.borrow();
-        let standing = self.known_key(key.id, epoch).await?.ok_or_else(unknown_key)?;
+        let (id, secret) = read(presented)?;
+        let epoch = self.vouched.epoch();
+        let standing = self.known(id, epoch).await?.ok_or_else(unknown)?;
         let now = self.clock.wall();
-        let current = standing.key.expires_at.is_none_or(|end| now < end);
-        if !current || !self.keys.sealer.hash_matches(key.secret.expose(), &standing.key.hash) {
-            return Err(unknown_key());
+        let genuine = self.keys.sealer.hash_matches(secret.expose(), standing.credential.hash());
+        if !genuine || !self.is_current(&standing.credential, now) {
+            return Err(unknown());
         }
-        if standing.key.last_used_at.is_none_or(|noted| now - noted >= USED_STEP) {
-            lock(&self.vouched.used).insert(key.id, now);
-        }
+        self.vouched.note_use(&standing.credential, now);
         Ok(Caller { standing, request, address: None, needs: None, epoch })
     }
 
-    async fn known_key(&self, id: ApiKeyId, epoch: u64) -> Result<Option<Arc<Standing>>, StoreError> {
-        let read = self.store.read(job(move |conn| Box::pin(api_keys::standing(conn, id))));
+    /// Whether a credential has not ended by itself: at its time, or, if it is a session, because nobody used it.
+    fn is_current(&self, credential: &Credential, now: Millis) -> bool {
+        match credential {
+            Credential::Key(key) => key.expires_at.is_none_or(|end| now < end),
+            Credential::Login(login) => {
+                let used_at = self.vouched.last_use(credential).unwrap_or(login.created_at);
+                now < login.expires_at && now < used_at + self.config.console.idle
+            }
+        }
+    }
+
+    async fn known(&self, id: CredentialId, epoch: u64) -> Result<Option<Arc<Standing>>, StoreError> {
+        let read = self.store.read(job(move |conn| Box::pin(standing::standing(conn, id))));
         // A revocation must not wait for a database that has fallen silent.
-        let found = tokio::time::timeout(KEY_WAIT, read).await;
+        let found = tokio::time::timeout(CREDENTIAL_WAIT, read).await;
         match found.unwrap_or_else(|_| Err(StoreError::Unavailable("it does not answer".to_owned()))) {
             Ok(Some(standing)) => {
                 let standing = Arc::new(standing);
@@ -299,7 +275,7 @@ impl Manager {
                 Ok(Some(standing))
             }
             Ok(None) => {
-                lock(&self.vouched.known).remove(&id);
+                self.vouched.drop(id);
                 Ok(None)
             }
             Err(error) => self.vouched.get(id).map(Some).ok_or(error),
@@ -307,8 +283,20 @@ impl Manager {
     }
 }
 
-fn unknown_key() -> Refusal {
-    let detail = "the API key is not known, has expired, belongs to somebody who is disabled, or is mistyped";
+/// What is presented, by its prefix a key or a session.
+fn read(presented: &str) -> Result<(CredentialId, Secret<32>), Refusal> {
+    let wrong = |error: &dyn std::fmt::Display| Refusal::new(Code::Unauthenticated, error.to_string());
+    if presented.starts_with(LOGIN_PREFIX) {
+        let login: Login = presented.parse().map_err(|error| wrong(&error))?;
+        return Ok((CredentialId::Login(login.id), login.secret));
+    }
+    let key: ApiKey = presented.parse().map_err(|error| wrong(&error))?;
+    Ok((CredentialId::Key(key.id), key.secret))
+}
+
+fn unknown() -> Refusal {
+    let detail = "the API key or console session is not known, has ended, belongs to somebody who is disabled, or is \
+                  mistyped";
     Refusal::new(Code::Unauthenticated, detail)
 }
 
@@ -322,7 +310,7 @@ pub struct Lasting {
 impl Lasting {
     /// From now on.
     pub fn new(manager: Arc<Manager>, caller: Caller) -> Self {
-        let changes = manager.vouched.epoch.subscribe();
+        let changes = manager.vouched.changes();
         Self { manager, caller, changes }
     }
 
@@ -340,16 +328,25 @@ impl Lasting {
     /// Doubt denies.
     pub async fn stands(&mut self) -> bool {
         let epoch = *self.changes.borrow_and_update();
-        if epoch != self.caller.epoch {
-            let key = self.caller.key();
-            let read = job(move |conn: &mut Tx| Box::pin(api_keys::standing(conn, key)));
-            let Ok(Some(standing)) = self.manager.store.read(read).await else { return false };
-            self.caller.standing = Arc::new(standing);
-            self.caller.epoch = epoch;
+        // That a session was used meanwhile may be in the store alone.
+        if (epoch != self.caller.epoch || !self.is_current()) && !self.look_again(epoch).await {
+            return false;
         }
-        let now = self.manager.clock.wall();
-        let current = self.caller.standing.key.expires_at.is_none_or(|end| now < end);
-        current && self.caller.needs.is_some_and(|needed| self.caller.standing.held.holds_somewhere(needed))
+        let caller = &self.caller;
+        self.is_current() && caller.needs.is_some_and(|needed| caller.standing.held.holds_somewhere(needed))
+    }
+
+    fn is_current(&self) -> bool {
+        self.manager.is_current(&self.caller.standing.credential, self.manager.clock.wall())
+    }
+
+    async fn look_again(&mut self, epoch: u64) -> bool {
+        let id = self.caller.credential();
+        let read = job(move |conn: &mut Tx| Box::pin(standing::standing(conn, id)));
+        let Ok(Some(standing)) = self.manager.store.read(read).await else { return false };
+        self.caller.standing = Arc::new(standing);
+        self.caller.epoch = epoch;
+        true
     }
 
     /// Waits for a change of anybody's access.
@@ -363,7 +360,10 @@ impl Lasting {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use legation_model::access::{Held, Holding, PrincipalKind, Role};
+    use legation_model::{
+        access::{Holding, PrincipalKind, Role},
+        ids::ApiKeyId,
+    };
 
     use super::*;
 
@@ -373,7 +373,7 @@ pub(crate) mod tests {
             permissions: role.permissions(),
             scope: scope.map(|scope| scope.parse().expect("a scope")),
         };
-        let key = api_keys::ApiKey {
+        let key = legation_store::api_keys::ApiKey {
             id: ApiKeyId([0; 16]),
             owner: PrincipalId([0; 16]),
             name: "k".parse().expect("a name"),
@@ -385,7 +385,7 @@ pub(crate) mod tests {
             last_used_at: None,
         };
         let standing = Standing {
-            key,
+            credential: Credential::Key(key),
             kind: PrincipalKind::User,
             owner_name: "p".parse().expect("a name"),
             grants: Vec::new(),
@@ -420,21 +420,5 @@ pub(crate) mod tests {
         assert_eq!(own.confine(None), Ok(Within::below([scope("acme/eng")])));
         let nothing = Caller { needs: None, ..own };
         assert!(!nothing.sees(&scope("acme/eng")) && nothing.confine(None) == Ok(Within::below([])));
-    }
-
-    #[test]
-    fn what_was_read_before_a_change_is_not_remembered_after_it() {
-        let vouched = Vouched::default();
-        let standing = caller(&[], Permission::TaskView).standing;
-        let epoch = *vouched.epoch.borrow();
-        vouched.remember(&standing, epoch);
-        assert!(vouched.get(standing.key.id).is_some());
-        vouched.forget(|other| other.key.id == standing.key.id);
-        assert!(vouched.get(standing.key.id).is_none());
-        vouched.remember(&standing, epoch);
-        assert!(vouched.get(standing.key.id).is_none(), "a removed key came back");
-        vouched.remember(&standing, epoch + 1);
-        vouched.forget(|_| false);
-        assert!(vouched.get(standing.key.id).is_some(), "somebody else's change");
     }
 }

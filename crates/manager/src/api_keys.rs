@@ -11,6 +11,7 @@ use legation_store::{
     Page, Paged, StoreError, Tx,
     api_keys::{self, ApiKey},
     job, principals, scopes,
+    standing::CredentialId,
 };
 
 use crate::{
@@ -139,7 +140,7 @@ impl Manager {
         let (actor, now) = (caller.actor(), self.clock.wall());
         self.change_access(
             caller,
-            move |standing| standing.key.id == id,
+            move |standing| standing.credential.id() == CredentialId::Key(id),
             move |tx, caller| {
                 Box::pin(async move {
                     let Some(key) = api_keys::get(tx, id).await? else { return Ok(Err(missing())) };

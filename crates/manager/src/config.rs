@@ -22,6 +22,8 @@ pub const LISTEN_DEFAULT: &str = "127.0.0.1:7430";
 const LEASE_DEFAULT: Millis = 5 * 60 * 1000;
 const HEARTBEAT_DEFAULT: Millis = 10_000;
 const FIRST_RETRY_DEFAULT: Millis = 1_000;
+const CONSOLE_LIFETIME_DEFAULT: Millis = 12 * 60 * 60 * 1000;
+const CONSOLE_IDLE_DEFAULT: Millis = 30 * 60 * 1000;
 
 /// The Manager of Legation: the control plane that delegates connect to.
 #[derive(Debug, Parser)]
@@ -131,6 +133,15 @@ pub struct Settings {
     /// How long audit records are kept, such as 400d; what is older is deleted up to a signed checkpoint [default: for ever].
     #[arg(long, env = "LEGATION_AUDIT_KEEP", value_name = "DURATION", global = true)]
     pub audit_keep: Option<String>,
+    /// Address under which people and programs reach the API, such as https://legation.example.com, when that is not the one it listens on.
+    #[arg(long, env = "LEGATION_PUBLIC_URL", value_name = "URL", global = true)]
+    pub public_url: Option<String>,
+    /// How long a console session may last, however much it is used: up to 30d [default: 12h].
+    #[arg(long, env = "LEGATION_CONSOLE_LIFETIME", value_name = "DURATION", global = true)]
+    pub console_lifetime: Option<String>,
+    /// How long a console session may go unused, at most its lifetime [default: 30m].
+    #[arg(long, env = "LEGATION_CONSOLE_IDLE", value_name = "DURATION", global = true)]
+    pub console_idle: Option<String>,
     /// Log level: error, warn, info, debug or trace, also per part as in `info,legation_manager=debug` [default: info].
     #[arg(long, env = "LEGATION_LOG", value_name = "LEVEL", global = true)]
     pub log: Option<String>,
@@ -163,6 +174,10 @@ pub struct Config {
     pub timing: Timing,
     /// How long audit records are kept, in milliseconds; for ever without it.
     pub audit_keep: Option<Millis>,
+    /// Where the API is reached, without a slash at its end.
+    pub public_url: Option<String>,
+    /// How long console sessions last.
+    pub console: Console,
     /// See [`Settings`].
     pub log: String,
     /// Log as JSON.
@@ -188,6 +203,15 @@ pub enum Transport {
         /// Further names in it.
         names: Vec<String>,
     },
+}
+
+/// How long console sessions last, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Console {
+    /// However much one is used.
+    pub lifetime: Millis,
+    /// Unused.
+    pub idle: Millis,
 }
 
 /// The timing of sessions, in milliseconds.
@@ -250,6 +274,9 @@ impl Settings {
             heartbeat: self.heartbeat.or(other.heartbeat),
             first_retry: self.first_retry.or(other.first_retry),
             audit_keep: self.audit_keep.or(other.audit_keep),
+            public_url: self.public_url.or(other.public_url),
+            console_lifetime: self.console_lifetime.or(other.console_lifetime),
+            console_idle: self.console_idle.or(other.console_idle),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
             ready_file: self.ready_file.or(other.ready_file),
@@ -282,6 +309,8 @@ impl Config {
             trusted_proxies: trusted_proxies(&settings)?,
             timing: timing(&settings)?,
             audit_keep: audit_keep(&settings)?,
+            public_url: public_url(&settings)?,
+            console: console(&settings)?,
             log_json: log_json(&settings)?,
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
             link_listen: settings.link_listen,
@@ -289,6 +318,43 @@ impl Config {
             ready_file: settings.ready_file,
         })
     }
+}
+
+impl Config {
+    /// Whether browsers reach the API by https, as far as is known here.
+    pub fn by_https(&self) -> bool {
+        let public = self.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
+        public || self.transport != Transport::Plain
+    }
+}
+
+fn public_url(settings: &Settings) -> anyhow::Result<Option<String>> {
+    let Some(text) = settings.public_url.as_deref() else { return Ok(None) };
+    let text = text.trim_end_matches('/');
+    let url: Option<axum::http::Uri> = text.parse().ok();
+    let plain = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.path() == "/");
+    let plain =
+        plain.filter(|url| url.query().is_none() && url.authority().is_some_and(|at| !at.as_str().contains('@')));
+    plain.context(
+        "public-url is not like https://legation.example.com: scheme, host and perhaps a port, nothing else",
+    )?;
+    Ok(Some(text.to_ascii_lowercase()))
+}
+
+/// The bounds of a console session: shorter than a minute nobody could work, longer than 30 days nobody should.
+const CONSOLE_MIN: Millis = 60 * 1000;
+const CONSOLE_MAX: Millis = 30 * 24 * 60 * 60 * 1000;
+
+fn console(settings: &Settings) -> anyhow::Result<Console> {
+    let lifetime = duration("console-lifetime", settings.console_lifetime.as_deref(), CONSOLE_LIFETIME_DEFAULT)?;
+    let idle = duration("console-idle", settings.console_idle.as_deref(), CONSOLE_IDLE_DEFAULT.min(lifetime))?;
+    if !(CONSOLE_MIN..=CONSOLE_MAX).contains(&lifetime) {
+        bail!("console-lifetime is out of range: choose 1m to 30d");
+    }
+    if !(CONSOLE_MIN..=lifetime).contains(&idle) {
+        bail!("console-idle is out of range: choose 1m up to console-lifetime");
+    }
+    Ok(Console { lifetime, idle })
 }
 
 fn transport(settings: &Settings) -> anyhow::Result<Transport> {
@@ -411,6 +477,12 @@ mod tests {
         assert!(refused(settings).contains("a third of the lease"));
         let settings = Settings { audit_keep: Some("5m".into()), ..Default::default() };
         assert!(refused(settings).contains("audit-keep"));
+        let settings = Settings { console_idle: Some("13h".into()), ..Default::default() };
+        assert!(refused(settings).contains("up to console-lifetime"));
+        for text in ["legation.example.com", "ftp://a", "https://a/b", "https://a?b", "https://me@a", "https://"] {
+            let settings = Settings { public_url: Some(text.into()), ..Default::default() };
+            assert!(refused(settings).contains("public-url"), "{text}");
+        }
         let settings = Settings { tls_key_file: Some("/k".into()), ..Default::default() };
         assert!(refused(settings).contains("belong together"));
         for (text, told) in [("10.0.0.0/33", "10.0.0.0/8"), ("proxy", "no network"), ("0.0.0.0/0", "everybody")] {

@@ -48,7 +48,7 @@ impl Manager {
         let grant = Grant { id, principal, role, scope, created_at, created_by };
         self.change_access(
             caller,
-            move |standing| standing.key.owner == principal,
+            move |standing| standing.owner() == principal,
             move |tx, caller| {
                 Box::pin(async move {
                     if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
@@ -103,7 +103,7 @@ impl Manager {
         let (actor, now) = (caller.actor(), self.clock.wall());
         self.change_access(
             caller,
-            move |standing| !dry_run && standing.key.owner == grant.principal,
+            move |standing| !dry_run && standing.owner() == grant.principal,
             move |tx, caller| {
                 Box::pin(async move {
                     let Some(grant) = grants::get(tx, id).await? else { return Ok(Err(Refusal::not_found("grant"))) };

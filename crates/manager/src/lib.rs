@@ -8,6 +8,7 @@ pub mod admin;
 pub mod admission;
 pub mod api_keys;
 pub mod arguments;
+mod attempts;
 pub mod audit;
 pub mod audit_stream;
 pub mod backlog;
@@ -35,9 +36,11 @@ pub mod link;
 pub mod live;
 pub mod lock;
 pub mod logging;
+pub mod logins;
 pub mod metrics;
 pub mod output;
 pub mod parted;
+pub mod passwords;
 mod preview;
 pub mod principals;
 mod proofs;
@@ -70,8 +73,10 @@ pub mod timings;
 pub mod tls;
 pub mod token_uses;
 pub mod tokens;
+mod vouched;
 pub mod warnings;
 mod whole_file;
+pub mod wraps;
 
 use std::{
     collections::HashSet,
@@ -132,6 +137,8 @@ pub struct Manager {
     pub(crate) submissions: Shared<tasks::Submission, tasks::Submitted>,
     pub(crate) reports: Shared<recording::Reported, recording::Recorded>,
     pub(crate) proofs: proofs::Proofs,
+    /// One-time codes that did not open, by source.
+    pub(crate) unwraps: proofs::Proofs,
     pub(crate) parted: parted::PartedLinks,
     pub(crate) seen: Seen,
     pub(crate) barred: barred::Barred,
@@ -139,7 +146,9 @@ pub struct Manager {
     pub(crate) warned: warnings::Warned,
     /// Superseded starts that came back once.
     pub(crate) late_boots: Mutex<HashSet<BootId>>,
-    pub(crate) vouched: access::Vouched,
+    pub(crate) vouched: vouched::Vouched,
+    pub(crate) attempts: attempts::Attempts,
+    pub(crate) turns: passwords::Turns,
     pub(crate) refusals: refusals::Refusals,
     /// The leases of the accounts.
     pub(crate) timings: timings::Timings,

@@ -5,7 +5,7 @@ use legation_model::{Scope, access::Permission, ids::PrincipalId};
 use legation_store::{
     Page, Paged, StoreError, Tx, api_keys,
     grants::{self, Grant},
-    job,
+    job, logins,
     principals::{self, Principal, PrincipalFilter},
     scopes,
 };
@@ -39,6 +39,8 @@ pub struct Changed {
     pub grants: Vec<Grant>,
     /// How many keys it owns.
     pub api_keys: u64,
+    /// How many console sessions it has.
+    pub sessions: u64,
 }
 
 impl Manager {
@@ -134,7 +136,7 @@ impl Manager {
         let (actor, now) = (caller.actor(), self.clock.wall());
         self.change_access(
             caller,
-            move |standing| !dry_run && standing.key.owner == id,
+            move |standing| !dry_run && standing.owner() == id,
             move |tx, caller| {
                 Box::pin(async move {
                     let Some(mut principal) = principals::get(tx, id).await? else { return Ok(Err(missing())) };
@@ -142,6 +144,7 @@ impl Manager {
                         return Ok(Err(refusal));
                     }
                     let (grants, api_keys) = (grants::of(tx, id).await?, api_keys::count(tx, id).await?);
+                    let sessions = logins::count(tx, id).await?;
                     let action = match fate {
                         Fate::Disabled => "principal.disable",
                         Fate::Enabled => "principal.enable",
@@ -158,13 +161,17 @@ impl Manager {
                             Fate::Deleted => principals::delete(tx, id).await?,
                             _ => principals::set_disabled(tx, id, principal.disabled_at).await?,
                         }
+                        // A session does not come back with its owner, as a key does: a person logs in again.
+                        if fate == Fate::Disabled {
+                            logins::delete_others(tx, id, None).await?;
+                        }
                         let change = match fate {
                             Fate::Deleted => change(action, &principal).before(before),
                             _ => change(action, &principal).between(before, shown(&principal)),
                         };
                         audit::append(tx, &actor, now, change).await?;
                     }
-                    Ok(Ok(Changed { principal, grants, api_keys }))
+                    Ok(Ok(Changed { principal, grants, api_keys, sessions }))
                 })
             },
         )

@@ -93,7 +93,7 @@ impl Manager {
         caller.require_everywhere()?;
         changeable(&name)?;
         let (actor, now, concerned) = (caller.actor(), self.clock.wall(), name.clone());
-        let has_it = move |standing: &legation_store::api_keys::Standing| {
+        let has_it = move |standing: &legation_store::standing::Standing| {
             standing.grants.iter().any(|grant| grant.role == concerned)
         };
         self.change_access(caller, has_it, move |tx, caller| {

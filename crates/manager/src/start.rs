@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Manager,
-    access::Vouched,
+    attempts::Attempts,
     barred::Barred,
     canary::Canaries,
     clock::JumpGuard,
@@ -28,6 +28,7 @@ use crate::{
     live::{LiveToken, LiveTokens},
     metrics::Metrics,
     parted::PartedLinks,
+    passwords::Turns,
     proofs::Proofs,
     queue::Queue,
     refusals::Refusals,
@@ -39,6 +40,7 @@ use crate::{
     tls,
     token_uses::TokenUses,
     tokens::secret_place,
+    vouched::Vouched,
     warnings::Warned,
 };
 
@@ -111,6 +113,8 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
     let timing = config.timing;
     let manager = Arc::new_cyclic(|this| Manager {
         former_leases_end,
+        attempts: Attempts::new(Arc::clone(&clock)),
+        turns: Turns::default(),
         clock: Arc::new(JumpGuard::new(clock)),
         config,
         entropy,
@@ -131,6 +135,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         submissions: Shared::default(),
         reports: Shared::default(),
         proofs: Proofs::default(),
+        unwraps: Proofs::default(),
         parted: PartedLinks::default(),
         seen: Seen::default(),
         barred: Barred::default(),

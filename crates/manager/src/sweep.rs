@@ -17,7 +17,7 @@ use legation_model::{
     task::TaskState,
     token::TokenStatus,
 };
-use legation_store::{api_keys, delegates, idempotency, job, keys, receipts, tasks, tokens};
+use legation_store::{delegates, idempotency, job, keys, logins, receipts, standing, tasks, tokens, wraps};
 use legation_wire::GoodbyeReason;
 
 use crate::{
@@ -40,6 +40,8 @@ const MISSED_MAX: Millis = 3;
 const IDEMPOTENCY_KEPT: Millis = 24 * 60 * 60 * 1000;
 /// How long the key of an ended token is kept, so that its delegates can be told to stop: 90 days.
 const ENDED_SECRETS_KEPT: Millis = 90 * 24 * 60 * 60 * 1000;
+/// How long a console session that nobody uses is kept after it ended: longer than a use waits to be written down.
+const ENDED_SESSIONS_KEPT: Millis = 60 * 60 * 1000;
 /// Answers older than the longest lease are of no use to a receipt.
 const ANSWERS_KEPT: Millis = LEASE_MAX + LEASE_MAX / 10;
 
@@ -83,11 +85,12 @@ impl Manager {
         self.compare_with_store().await;
         self.lose_fenced().await;
         self.note_seen().await;
+        self.note_used_credentials().await;
         self.sweep_uses().await;
-        self.note_used_keys().await;
         self.complete_receipts().await;
         self.forget_ephemeral().await;
         self.warn_of_expiry().await;
+        self.expire_wraps().await;
         self.checkpoint_when_due().await;
         self.sessions.forget_answers(self.clock.boot() - ANSWERS_KEPT);
     }
@@ -97,10 +100,13 @@ impl Manager {
         self.forget_pending().await;
         let now = self.clock.earliest();
         let (answers, secrets) = (now - IDEMPOTENCY_KEPT, now - ENDED_SECRETS_KEPT);
+        let idle = now - self.config.console.idle - ENDED_SESSIONS_KEPT;
         let forget = job(move |tx| {
             Box::pin(async move {
                 idempotency::prune(tx, answers).await?;
                 tokens::forget_secrets(tx, secrets).await?;
+                logins::forget(tx, now, idle).await?;
+                wraps::forget(tx, secrets).await?;
                 let retired = keys::retire_unused(tx, MANAGER, now).await?;
                 let change = |id: &String| (Actor::system(), Change::new("manager_key.retire", id, None));
                 append_all(tx, now, retired.iter().map(change).collect()).await
@@ -259,17 +265,17 @@ impl Manager {
         drop(entered);
     }
 
-    /// Writes which API keys were used since the last time, in one transaction.
-    async fn note_used_keys(&self) {
-        let used = self.vouched.take_used();
+    /// Writes which API keys and console sessions were used since the last time, in one transaction.
+    async fn note_used_credentials(&self) {
+        let used = self.vouched.used();
         if used.is_empty() {
             return;
         }
         let times = used.clone();
-        let note = job(move |tx| Box::pin(async move { api_keys::touch_used(tx, &times).await }));
-        if let Err(error) = self.store.write(note).await {
-            tracing::debug!(%error, "when API keys were last used is not known to the store");
-            self.vouched.keep_used(&used);
+        let note = job(move |tx| Box::pin(async move { standing::touch_used(tx, &times).await }));
+        match self.store.write(note).await {
+            Ok(()) => self.vouched.written(&used),
+            Err(error) => tracing::debug!(%error, "when API keys and sessions were last used waits for the store"),
         }
     }
 

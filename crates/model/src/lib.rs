@@ -4,6 +4,7 @@
 //! refused, and a life-step is either in its table or not. Every other crate imports this one.
 
 mod base62;
+mod credential;
 
 pub mod access;
 pub mod api_key;
@@ -11,6 +12,7 @@ pub mod audit;
 pub mod clock;
 pub mod delegate;
 pub mod ids;
+pub mod login;
 pub mod name;
 pub mod receipt;
 pub mod scope;
@@ -19,6 +21,7 @@ pub mod task;
 pub mod token;
 pub mod token_use;
 pub mod word;
+pub mod wrap;
 
 pub use clock::{Clock, Entropy, Millis};
 pub use name::{Name, Text};

@@ -1,13 +1,13 @@
-//! API keys, by the hash of their secret, and what their owners hold.
+//! API keys, by the hash of their secret.
 
 use legation_model::{
     Millis, Name, Scope, Within,
-    access::{Held, Holding, Permissions, PrincipalKind, Role},
+    access::Role,
     ids::{ApiKeyId, PrincipalId},
 };
 use sqlx::any::AnyRow;
 
-use crate::{Conn, Page, Paged, StoreError, many, page, principals::BREAK_GLASS, roles::permissions, row::Columns};
+use crate::{Conn, Page, Paged, StoreError, page, principals::BREAK_GLASS, row::Columns};
 
 /// What one principal calls the API with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,32 +32,6 @@ pub struct ApiKey {
     pub last_used_at: Option<Millis>,
 }
 
-/// A grant of a caller, for showing; its role may hold nothing any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Granted {
-    /// The role's name.
-    pub role: Name,
-    /// What the role holds.
-    pub permissions: Permissions,
-    /// At and below this scope; everywhere without one.
-    pub scope: Option<Scope>,
-}
-
-/// A key together with all that decides about its requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// The key.
-    pub key: ApiKey,
-    /// What its owner is.
-    pub kind: PrincipalKind,
-    /// Its owner's name.
-    pub owner_name: Name,
-    /// Its owner's grants.
-    pub grants: Vec<Granted>,
-    /// What they hold, narrowed to the key's scope.
-    pub held: Held,
-}
-
 /// What stands in the column of the role that keys had before they had owners: a program of that time, which may still
 /// run while a key is made on the host, takes the admin for one and refuses every other key.
 fn former_role(key: &ApiKey) -> &'static str {
@@ -68,11 +42,6 @@ fn former_role(key: &ApiKey) -> &'static str {
 const INSERT: &str = "INSERT INTO api_keys (id, owner, name, hash, role, scope, created_at, created_by, expires_at) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 const GET: &str = "SELECT * FROM api_keys WHERE id = $1 AND owner IS NOT NULL";
-/// One row for each grant of the owner, one without a grant if it has none, no row if it is disabled.
-const STANDING: &str = "SELECT k.id, k.owner, k.name, k.hash, k.scope, k.created_at, k.created_by, k.expires_at, \
-     k.last_used_at, p.kind, p.name AS owner_name, g.role AS granted, g.scope AS granted_at, r.permissions \
-     FROM api_keys k JOIN principals p ON p.id = k.owner LEFT JOIN grants g ON g.principal = p.id \
-     LEFT JOIN roles r ON r.name = g.role WHERE k.id = $1 AND p.disabled_at IS NULL ORDER BY g.created_at, g.id";
 const LIST: &str = "SELECT * FROM (SELECT k.id, k.owner, k.name, k.hash, k.created_at, k.created_by, k.expires_at, \
      k.last_used_at, k.scope AS narrowed, p.scope FROM api_keys k JOIN principals p ON p.id = k.owner) AS keys \
      WHERE (created_at, id) > ($1, $2) AND ($3 = '' OR owner = $3) AND {within} ORDER BY created_at, id LIMIT $4";
@@ -105,20 +74,6 @@ pub async fn get(conn: &mut Conn, id: ApiKeyId) -> Result<Option<ApiKey>, StoreE
     conn.maybe(sqlx::query(GET).bind(id.to_string())).await?.as_ref().map(|row| key(row, "scope")).transpose()
 }
 
-/// The one with this id and what it may do; `None` also when its owner is disabled.
-///
-/// # Errors
-/// Those of the database.
-pub async fn standing(conn: &mut Conn, id: ApiKeyId) -> Result<Option<Standing>, StoreError> {
-    let rows = conn.all(sqlx::query(STANDING).bind(id.to_string())).await?;
-    let Some(first) = rows.first() else { return Ok(None) };
-    let key = key(first, "scope")?;
-    let grants = rows.iter().filter_map(|row| granted(row).transpose()).collect::<Result<Vec<_>, _>>()?;
-    let holding = |grant: &Granted| Holding { permissions: grant.permissions, scope: grant.scope.clone() };
-    let held = Held::new(grants.iter().map(holding), key.scope.as_ref());
-    Ok(Some(Standing { kind: first.word("kind")?, owner_name: first.word("owner_name")?, grants, held, key }))
-}
-
 /// Those whose owners are within, of one owner if one is named, oldest first.
 ///
 /// # Errors
@@ -146,15 +101,6 @@ pub async fn count(conn: &mut Conn, owner: PrincipalId) -> Result<u64, StoreErro
     row.number("keys")
 }
 
-/// Notes when keys were last used; an older time than the noted one changes nothing.
-///
-/// # Errors
-/// Those of the database.
-pub async fn touch_used(conn: &mut Conn, used: &[(ApiKeyId, Millis)]) -> Result<(), StoreError> {
-    const TOUCH: many::Touch = many::Touch { table: "api_keys", column: "last_used_at" };
-    many::touch(conn, TOUCH, used.iter().map(|(id, at)| (id.to_string(), *at))).await
-}
-
 /// Removes one.
 ///
 /// # Errors
@@ -163,7 +109,7 @@ pub async fn delete(conn: &mut Conn, id: ApiKeyId) -> Result<(), StoreError> {
     conn.run_one(sqlx::query(DELETE).bind(id.to_string())).await
 }
 
-fn key(row: &AnyRow, scope: &'static str) -> Result<ApiKey, StoreError> {
+pub(crate) fn key(row: &AnyRow, scope: &'static str) -> Result<ApiKey, StoreError> {
     Ok(ApiKey {
         id: row.word("id")?,
         owner: row.word("owner")?,
@@ -175,15 +121,4 @@ fn key(row: &AnyRow, scope: &'static str) -> Result<ApiKey, StoreError> {
         expires_at: row.maybe_number("expires_at")?,
         last_used_at: row.maybe_number("last_used_at")?,
     })
-}
-
-/// The grant in a row of a standing; one of a role that is neither built in nor stored holds nothing.
-fn granted(row: &AnyRow) -> Result<Option<Granted>, StoreError> {
-    let Some(role) = row.maybe_word::<Name>("granted")? else { return Ok(None) };
-    let stored: Option<String> = row.plain("permissions")?;
-    let permissions = match role.as_str().parse::<Role>() {
-        Ok(role) => role.permissions(),
-        Err(_) => stored.as_deref().map(permissions).unwrap_or_default(),
-    };
-    Ok(Some(Granted { role, permissions, scope: row.maybe_word("granted_at")? }))
 }

@@ -26,15 +26,19 @@ pub mod grants;
 pub mod idempotency;
 pub mod keys;
 pub mod leases;
+pub mod logins;
 pub mod output;
+pub mod passwords;
 pub mod principals;
 pub mod receipts;
 pub mod restore;
 pub mod roles;
 pub mod scopes;
+pub mod standing;
 pub mod tasks;
 pub mod token_uses;
 pub mod tokens;
+pub mod wraps;
 
 use std::{sync::Arc, time::Duration};
 

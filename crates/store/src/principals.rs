@@ -29,15 +29,13 @@ pub struct Principal {
     pub created_by: String,
 }
 
-impl Principal {
-    /// What no two principals may have in common.
-    fn taken(&self) -> String {
-        let scope = match (self.kind, &self.scope) {
-            (PrincipalKind::ServiceAccount, Some(scope)) => scope.as_str(),
-            _ => "",
-        };
-        format!("{}:{scope}:{}", self.kind, self.name.as_str().to_ascii_lowercase())
-    }
+/// What no two principals may have in common.
+fn taken(kind: PrincipalKind, scope: Option<&Scope>, name: &Name) -> String {
+    let scope = match kind {
+        PrincipalKind::ServiceAccount => scope.map(Scope::as_str).unwrap_or_default(),
+        PrincipalKind::User => "",
+    };
+    format!("{kind}:{scope}:{}", name.as_str().to_ascii_lowercase())
 }
 
 /// Which principals a list shows.
@@ -52,10 +50,13 @@ pub struct PrincipalFilter {
 const INSERT: &str = "INSERT INTO principals (id, kind, scope, name, taken, description, disabled_at, created_at, \
      created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 const GET: &str = "SELECT * FROM principals WHERE id = $1";
+const USER: &str = "SELECT * FROM principals WHERE taken = $1";
 const LIST: &str = "SELECT * FROM principals WHERE (created_at, id) > ($1, $2) AND ($3 = '' OR kind = $3) \
      AND ($4 = '' OR name = $4) AND {within} ORDER BY created_at, id LIMIT $5";
 const SET_DISABLED: &str = "UPDATE principals SET disabled_at = $2 WHERE id = $1";
 const DELETE_KEYS: &str = "DELETE FROM api_keys WHERE owner = $1";
+const DELETE_LOGINS: &str = "DELETE FROM logins WHERE principal = $1";
+const DELETE_PASSWORD: &str = "DELETE FROM passwords WHERE principal = $1";
 const DELETE_GRANTS: &str = "DELETE FROM grants WHERE principal = $1";
 const DELETE: &str = "DELETE FROM principals WHERE id = $1";
 
@@ -69,7 +70,7 @@ pub async fn insert(conn: &mut Conn, principal: &Principal) -> Result<(), StoreE
         .bind(principal.kind.as_str())
         .bind(principal.scope.as_ref().map(Scope::to_string))
         .bind(principal.name.to_string())
-        .bind(principal.taken())
+        .bind(taken(principal.kind, principal.scope.as_ref(), &principal.name))
         .bind(principal.description.to_string())
         .bind(principal.disabled_at)
         .bind(principal.created_at)
@@ -83,6 +84,15 @@ pub async fn insert(conn: &mut Conn, principal: &Principal) -> Result<(), StoreE
 /// Those of the database.
 pub async fn get(conn: &mut Conn, id: PrincipalId) -> Result<Option<Principal>, StoreError> {
     conn.maybe(sqlx::query(GET).bind(id.to_string())).await?.as_ref().map(principal).transpose()
+}
+
+/// The user of this name, small and capital letters being the same.
+///
+/// # Errors
+/// Those of the database.
+pub async fn user(conn: &mut Conn, name: &Name) -> Result<Option<Principal>, StoreError> {
+    let taken = taken(PrincipalKind::User, None, name);
+    conn.maybe(sqlx::query(USER).bind(taken)).await?.as_ref().map(principal).transpose()
 }
 
 /// Those within that the filter lets through, oldest first.
@@ -114,12 +124,12 @@ pub async fn set_disabled(conn: &mut Conn, id: PrincipalId, since: Option<Millis
     conn.run_one(sqlx::query(SET_DISABLED).bind(id.to_string()).bind(since)).await
 }
 
-/// Removes one, with its keys and grants.
+/// Removes one, with its keys, sessions, password and grants.
 ///
 /// # Errors
 /// [`StoreError::NotFound`].
 pub async fn delete(conn: &mut Conn, id: PrincipalId) -> Result<(), StoreError> {
-    for text in [DELETE_KEYS, DELETE_GRANTS] {
+    for text in [DELETE_KEYS, DELETE_LOGINS, DELETE_PASSWORD, DELETE_GRANTS] {
         conn.run(sqlx::query(text).bind(id.to_string())).await?;
     }
     conn.run_one(sqlx::query(DELETE).bind(id.to_string())).await

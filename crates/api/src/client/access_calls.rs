@@ -2,7 +2,7 @@
 
 use legation_model::{
     Name,
-    ids::{ApiKeyId, GrantId, PrincipalId},
+    ids::{ApiKeyId, GrantId, LoginId, PrincipalId},
 };
 
 use super::{
@@ -13,7 +13,9 @@ use crate::{
     List,
     api_keys::{ApiKey, ApiKeysQuery, CreateApiKey, IssuedApiKey, RevokedApiKey},
     grants::{CreateGrant, DeletedGrant, Grant, GrantsQuery},
+    logins::{ConsoleSession, EndedSession, LogIn, LoggedIn, Reauthenticate, SessionsQuery},
     page::PageQuery,
+    passwords::{ChangePassword, PasswordSet, SetPassword},
     principals::{ChangedPrincipal, CreatePrincipal, Principal, PrincipalsQuery},
     roles::{CreateRole, DeletedRole, Role, UpdateRole},
     routes::{self, fill},
@@ -64,6 +66,46 @@ impl Client {
     /// Deletes a principal, its grants and its keys.
     pub async fn delete_principal(&self, id: PrincipalId) -> Result<ChangedPrincipal, ClientError> {
         self.delete(&fill(routes::PRINCIPAL, &id), &FOR_REAL).await
+    }
+
+    /// Gives a user a password.
+    pub async fn set_password(&self, id: PrincipalId, request: &SetPassword) -> Result<PasswordSet, ClientError> {
+        self.put(&fill(routes::PRINCIPAL_PASSWORD, &id), request).await
+    }
+
+    /// Changes the caller's own password.
+    pub async fn change_password(&self, request: &ChangePassword) -> Result<PasswordSet, ClientError> {
+        self.put(routes::PASSWORD, request).await
+    }
+
+    /// Begins a console session; the client goes on without it.
+    pub async fn log_in(&self, request: &LogIn) -> Result<LoggedIn, ClientError> {
+        self.post(routes::LOGIN, &Nothing {}, request).await
+    }
+
+    /// Ends the console session that this client has.
+    pub async fn log_out(&self) -> Result<EndedSession, ClientError> {
+        self.post(routes::LOGOUT, &Nothing {}, &Nothing {}).await
+    }
+
+    /// Shows once more who holds the console session that this client has.
+    pub async fn reauthenticate(&self, request: &Reauthenticate) -> Result<ConsoleSession, ClientError> {
+        self.post(routes::REAUTHENTICATE, &Nothing {}, request).await
+    }
+
+    /// A page of console sessions.
+    pub async fn sessions(&self, query: &SessionsQuery) -> Result<List<ConsoleSession>, ClientError> {
+        self.get(routes::SESSIONS, query).await
+    }
+
+    /// Which console session would be ended.
+    pub async fn preview_end_session(&self, id: LoginId) -> Result<EndedSession, ClientError> {
+        self.delete(&fill(routes::SESSION, &id), &DRY_RUN).await
+    }
+
+    /// Ends a console session.
+    pub async fn end_session(&self, id: LoginId) -> Result<EndedSession, ClientError> {
+        self.delete(&fill(routes::SESSION, &id), &FOR_REAL).await
     }
 
     /// A page of roles, the built-in ones first.

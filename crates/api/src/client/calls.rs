@@ -26,8 +26,9 @@ use crate::{
     tasks::{CancelledTask, SubmitTask, Task, TasksQuery},
     token_update::UpdateToken,
     token_uses::TokenUse,
-    tokens::{CreateToken, DeletedToken, IssuePreview, IssuedToken, Token, TokensQuery},
+    tokens::{CreateToken, DeletedToken, IssuePreview, IssueToken, IssuedToken, Token, TokensQuery},
     whoami::Whoami,
+    wraps::{OpenWrap, Unwrapped},
 };
 
 pub(super) const FOR_REAL: DryRun = DryRun { dry_run: false };
@@ -140,9 +141,14 @@ impl Client {
         self.post(&fill(routes::TOKEN_ISSUE, &id), &DRY_RUN, &Nothing {}).await
     }
 
-    /// Issues an unissued token; the answer has its value, once.
-    pub async fn issue_token(&self, id: TokenId) -> Result<IssuedToken, ClientError> {
-        self.post(&fill(routes::TOKEN_ISSUE, &id), &FOR_REAL, &Nothing {}).await
+    /// Issues an unissued token; the answer has its value or its one-time code, once.
+    pub async fn issue_token(&self, id: TokenId, request: &IssueToken) -> Result<IssuedToken, ClientError> {
+        self.post(&fill(routes::TOKEN_ISSUE, &id), &FOR_REAL, request).await
+    }
+
+    /// Opens a one-time code, for which no API key is needed.
+    pub async fn unwrap(&self, request: &OpenWrap) -> Result<Unwrapped, ClientError> {
+        self.post(routes::UNWRAP, &Nothing {}, request).await
     }
 
     /// Changes a token that is still at this version.

@@ -8,7 +8,7 @@ mod events;
 mod output;
 mod sse;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use legation_model::secret::SecretText;
 use reqwest::{
@@ -22,7 +22,7 @@ pub use self::{
     error::ClientError,
     output::{Chunk, OutputItem, OutputStream},
 };
-use crate::Problem;
+use crate::{Code, Problem, logins::Reauthenticate};
 
 /// Time to reach the Manager; beyond it the network and not the Manager is at fault.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,12 +33,23 @@ pub const STREAM_SILENCE: Duration = Duration::from_secs(3 * crate::output::KEEP
 /// The largest answer that is read: far more than a page of the largest items.
 const ANSWER_MAX: usize = 32 << 20;
 
-/// A connection to one Manager with one API key. Cheap to clone.
+/// A connection to one Manager with one API key or console session. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
     inner: Arc<Inner>,
     idempotency_key: Option<String>,
+    asking: Option<Asking>,
+}
+
+/// Asks a person for their password; nothing if they do not say it.
+#[derive(Clone)]
+struct Asking(Arc<dyn Fn() -> Option<SecretText> + Send + Sync>);
+
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asking(…)")
+    }
 }
 
 #[derive(Debug)]
@@ -74,13 +85,20 @@ impl Client {
         let http = builder.build().map_err(|error| ClientError::transport(&error, &place))?;
         let url = parsed.as_str().trim_end_matches('/').to_owned();
         let key = key.map(bearer).transpose()?;
-        Ok(Self { http, inner: Arc::new(Inner { url, key }), idempotency_key: None })
+        Ok(Self { http, inner: Arc::new(Inner { url, key }), idempotency_key: None, asking: None })
     }
 
     /// The same client whose next `POST` carries this `Idempotency-Key`: a repetition has no second effect.
     #[must_use]
     pub fn idempotent(&self, key: impl Into<String>) -> Self {
         Self { idempotency_key: Some(key.into()), ..self.clone() }
+    }
+
+    /// The same client of a console session: where the Manager wants to be shown once more who it is, it asks for the
+    /// password in this way, shows it, and repeats the request once.
+    #[must_use]
+    pub fn reauthenticating(self, ask: impl Fn() -> Option<SecretText> + Send + Sync + 'static) -> Self {
+        Self { asking: Some(Asking(Arc::new(ask))), ..self }
     }
 
     /// The Manager's address, without a slash at its end.
@@ -137,6 +155,20 @@ impl Client {
     }
 
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let (request, again) = (request.try_clone(), request);
+        let Some((asking, request)) = self.asking.as_ref().zip(request) else { return self.answered(again).await };
+        match self.answered(request).await {
+            Err(error) if error.code() == Some(Code::Reauthenticate) => {
+                let Some(password) = (asking.0)() else { return Err(error) };
+                let plain = Self { asking: None, ..self.clone() };
+                Box::pin(plain.reauthenticate(&Reauthenticate { password })).await?;
+                self.answered(again).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn answered<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
         let response = self.send(request.timeout(CALL_TIMEOUT)).await?;
         let body = self.body(response).await?;
         serde_json::from_slice(&body)

@@ -165,7 +165,7 @@ async fn a_keys_value_is_on_standard_output_alone() {
 #[tokio::test]
 async fn what_can_hurt_is_shown_first_and_done_only_when_asked() {
     let fake = Fake::start().await;
-    let changed = ChangedPrincipal { principal: deployer(), grants: vec![grant()], api_keys: 2 };
+    let changed = ChangedPrincipal { principal: deployer(), grants: vec![grant()], api_keys: 2, sessions: 1 };
     let principal = format!("/api/v1/principals/{PRINCIPAL}");
     fake.on(&format!("GET {principal}"), &deployer())
         .on(&format!("POST {principal}/disable?dry_run=true"), &changed)
@@ -213,8 +213,10 @@ async fn whoami_shows_the_grants() {
         principal: PRINCIPAL,
         kind: PrincipalKind::ServiceAccount,
         name: "deployer".parse().expect("a name"),
-        key: KEY,
-        key_name: "ci".parse().expect("a name"),
+        key: Some(KEY),
+        key_name: "ci".parse().ok(),
+        session: None,
+        authenticated_at: None,
         key_scope: None,
         grants: vec![granted("viewer", None), granted("looker", Some("default"))],
         expires_at: None,

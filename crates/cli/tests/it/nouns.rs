@@ -55,11 +55,17 @@ pub(crate) fn token() -> Token {
         receipt: None,
         last_used_at: None,
         uses: 3,
+        wrap: None,
     }
 }
 
 pub(crate) fn issued(value: Option<&str>) -> IssuedToken {
-    IssuedToken { token: token(), value: value.map(|value| SecretText::new(value.to_owned())), code: None }
+    IssuedToken {
+        token: token(),
+        value: value.map(|value| SecretText::new(value.to_owned())),
+        code: None,
+        wrapped: None,
+    }
 }
 
 pub(crate) fn delegate() -> Delegate {

@@ -88,8 +88,10 @@ impl Machine {
             principal: PrincipalId([0; 16]),
             kind: PrincipalKind::ServiceAccount,
             name: "break-glass".parse().expect("a name"),
-            key: ApiKeyId([1; 16]),
-            key_name: "up".parse().expect("a name"),
+            key: Some(ApiKeyId([1; 16])),
+            key_name: "up".parse().ok(),
+            session: None,
+            authenticated_at: None,
             key_scope: None,
             grants: Vec::new(),
             expires_at: None,
@@ -169,7 +171,12 @@ fn value(secret: u8) -> TokenValue {
 }
 
 fn issued(secret: u8) -> IssuedToken {
-    IssuedToken { token: with_status(TokenStatus::Active), value: Some(value(secret).reveal()), code: None }
+    IssuedToken {
+        token: with_status(TokenStatus::Active),
+        value: Some(value(secret).reveal()),
+        code: None,
+        wrapped: None,
+    }
 }
 
 struct Running {

@@ -4,14 +4,15 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, Uri, header::AUTHORIZATION, request::Parts},
+    http::{Method, StatusCode, Uri, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use legation_api::Code;
 use legation_model::access::Permission;
 
-use crate::{Manager, access::Caller, audit::Change, error::Refusal, http::respond::RequestId, source::Source};
+use super::{cookie::presented, respond::RequestId};
+use crate::{Manager, access::Caller, audit::Change, error::Refusal, source::Source};
 
 /// The longest part of a path that an audit record repeats: an id with its prefix has 27 characters at most, every
 /// secret has more.
@@ -24,22 +25,33 @@ const PATH_PARTS_MAX: usize = 8;
 pub enum Access {
     /// Everyone, without a key.
     Public,
-    /// Every valid key.
+    /// Every valid key or session.
     AnyKey,
+    /// Every valid key or session for what is its owner's own, and for what is others' those that hold this permission
+    /// there; which of the two it is, is the handler's to ask.
+    OwnOr(Permission),
     /// Callers that hold this permission somewhere; where it counts is the handler's to ask.
     Needs(Permission),
 }
 
-/// Lets a request through if its key may use the route, and leaves the caller for the handler.
+/// What the route table says of a route.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    pub(super) access: Access,
+    /// Whether a console session must be fresh for it.
+    pub(super) fresh: bool,
+}
+
+/// Lets a request through if its key or session may use the route, and leaves the caller for the handler.
 pub(super) async fn check(
-    State((manager, access)): State<(Arc<Manager>, Access)>,
+    State((manager, rule)): State<(Arc<Manager>, Rule)>,
     request: Request,
     next: Next,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
-    let mut asking = None;
+    let (mut asking, access) = (None, rule.access);
     if access != Access::Public {
-        match allow(&manager, access, &parts).await {
+        match allow(&manager, rule, &parts).await {
             Ok(caller) => {
                 asking = Some((caller.clone(), parts.method.clone(), parts.uri.clone()));
                 parts.extensions.insert(caller);
@@ -51,8 +63,9 @@ pub(super) async fn check(
     // Where a permission counts is for the handler to say, and so is this refusal.
     if answer.status() == StatusCode::FORBIDDEN
         && let Some((caller, method, uri)) = asking
+        && let Access::Needs(permission) | Access::OwnOr(permission) = access
     {
-        note(&manager, access, &caller, &method, &uri);
+        note(&manager, &needs(permission), &caller, &method, &uri);
     }
     answer
 }
@@ -66,20 +79,33 @@ async fn run(manager: &Manager, request: Request, next: Next) -> Response {
     change.await.unwrap_or_else(|_| Refusal::new(Code::Internal, "the Manager failed on this request").into_response())
 }
 
-async fn allow(manager: &Manager, access: Access, request: &Parts) -> Result<Caller, Refusal> {
+async fn allow(manager: &Manager, rule: Rule, request: &Parts) -> Result<Caller, Refusal> {
     let id = request.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let mut caller = manager.authenticate(presented(&request.headers)?, id).await?;
+    let presented = presented(request, &manager.config)?;
+    let mut caller = manager.authenticate(presented.value(), id).await?;
     caller.address = source(request);
-    let Access::Needs(permission) = access else { return Ok(caller) };
-    caller.require(permission).inspect_err(|_| note(manager, access, &caller, &request.method, &request.uri))?;
-    Ok(caller.needing(permission))
+    let noted = |why: &str| note(manager, why, &caller, &request.method, &request.uri);
+    presented.require_own_page(request, &manager.config).inspect_err(|_| noted("from another site, by cookie"))?;
+    if let Access::Needs(permission) = rule.access {
+        caller.require(permission).inspect_err(|_| noted(&needs(permission)))?;
+    }
+    if rule.fresh {
+        manager.require_fresh(&caller)?;
+    }
+    Ok(match rule.access {
+        Access::Public | Access::AnyKey => caller,
+        Access::OwnOr(permission) | Access::Needs(permission) => caller.needing(permission),
+    })
+}
+
+fn needs(permission: Permission) -> String {
+    format!("needs {permission}")
 }
 
 /// Has a refusal recorded.
-fn note(manager: &Manager, access: Access, caller: &Caller, method: &Method, uri: &Uri) {
-    let Access::Needs(permission) = access else { return };
+fn note(manager: &Manager, why: &str, caller: &Caller, method: &Method, uri: &Uri) {
     let refused = Change::new("access.refuse", asked(method, uri), None);
-    manager.note_refusal(caller.actor(), refused.detail(format!("needs {permission}")));
+    manager.note_refusal(caller.actor(), refused.detail(why));
 }
 
 /// Where a request comes from, for audit records.
@@ -92,20 +118,4 @@ fn asked(method: &Method, uri: &Uri) -> String {
     let short = |part: &str| if part.len() > PATH_PART_MAX { "…".to_owned() } else { part.to_owned() };
     let parts: Vec<String> = uri.path().split('/').take(PATH_PARTS_MAX).map(short).collect();
     format!("{method} {}", parts.join("/"))
-}
-
-/// The key in `Authorization: Bearer` or `x-api-key`; both at once would leave open which one counts.
-fn presented(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let none = || Refusal::new(Code::Unauthenticated, "the request has no API key");
-    let mut found = headers.get_all(AUTHORIZATION).iter().chain(headers.get_all("x-api-key"));
-    let value = found.next().ok_or_else(none)?;
-    if found.next().is_some() {
-        return Err(Refusal::new(Code::Unauthenticated, "the request has more than one API key"));
-    }
-    let text = value.to_str().map_err(|_| none())?.trim();
-    match text.split_once(' ') {
-        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => Ok(key.trim()),
-        Some(_) => Err(none()),
-        None => Ok(text),
-    }
 }

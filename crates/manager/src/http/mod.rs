@@ -1,15 +1,18 @@
-//! The route table: every route, its permission, and the function that runs.
+//! The route table: every route, its permission, whether a session must be fresh for it, and the function that runs.
 
 mod accounts;
 mod api_keys;
 mod audit;
+mod cookie;
 mod delegates;
 mod grants;
 mod guard;
 mod health;
 mod link;
+mod logins;
 mod openapi;
 mod output;
+mod passwords;
 mod principals;
 mod receipts;
 mod request;
@@ -22,6 +25,7 @@ mod tasks;
 mod token_uses;
 mod tokens;
 mod whoami;
+mod wraps;
 
 use std::sync::Arc;
 
@@ -38,6 +42,7 @@ use legation_model::access::Permission;
 use crate::Manager;
 
 pub use guard::Access;
+use guard::Rule;
 pub use openapi::document;
 
 /// One line of the route table.
@@ -48,12 +53,14 @@ pub struct Route {
     pub path: &'static str,
     /// Who may.
     pub access: Access,
+    /// Whether a console session must have been shown anew a moment ago whose it is.
+    pub fresh: bool,
     handler: MethodRouter<Arc<Manager>>,
 }
 
 /// The route table.
 pub fn table() -> Vec<Route> {
-    use Access::{AnyKey, Needs, Public};
+    use Access::{AnyKey, Needs, OwnOr, Public};
     use Permission as P;
     vec![
         get(routes::HEALTHZ, Public, health::alive),
@@ -76,7 +83,8 @@ pub fn table() -> Vec<Route> {
         delete(routes::TOKEN, Needs(P::DelegateDelete), tokens::delete),
         get(routes::TOKEN_USES, Needs(P::DelegateView), token_uses::list),
         post(routes::TOKEN_ISSUE, Needs(P::DelegateEdit), tokens::issue),
-        post(routes::TOKENS_REVOKE, Needs(P::DelegateEdit), revoke::many),
+        post(routes::UNWRAP, Public, wraps::open),
+        post(routes::TOKENS_REVOKE, Needs(P::DelegateEdit), revoke::many).fresh(),
         post(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::revoke),
         delete(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::cancel),
         get(routes::DELEGATES, Needs(P::DelegateView), delegates::list),
@@ -97,24 +105,31 @@ pub fn table() -> Vec<Route> {
         get(routes::SIGNING_KEYS, Public, signing_keys::list),
         get(routes::SIGNING_KEY, Public, signing_keys::show),
         get(routes::PRINCIPALS, Needs(P::AccessView), principals::list),
-        post(routes::PRINCIPALS, Needs(P::AccessEdit), principals::create),
+        post(routes::PRINCIPALS, Needs(P::AccessEdit), principals::create).fresh(),
         get(routes::PRINCIPAL, Needs(P::AccessView), principals::show),
-        delete(routes::PRINCIPAL, Needs(P::AccessEdit), principals::delete),
-        post(routes::PRINCIPAL_DISABLE, Needs(P::AccessEdit), principals::disable),
-        post(routes::PRINCIPAL_ENABLE, Needs(P::AccessEdit), principals::enable),
+        delete(routes::PRINCIPAL, Needs(P::AccessEdit), principals::delete).fresh(),
+        post(routes::PRINCIPAL_DISABLE, Needs(P::AccessEdit), principals::disable).fresh(),
+        post(routes::PRINCIPAL_ENABLE, Needs(P::AccessEdit), principals::enable).fresh(),
+        put(routes::PRINCIPAL_PASSWORD, Needs(P::AccessEdit), passwords::set).fresh(),
+        put(routes::PASSWORD, AnyKey, passwords::change),
+        post(routes::LOGIN, Public, logins::log_in),
+        post(routes::LOGOUT, AnyKey, logins::log_out),
+        post(routes::REAUTHENTICATE, AnyKey, logins::reauthenticate),
+        get(routes::SESSIONS, OwnOr(P::AccessView), logins::list),
+        delete(routes::SESSION, OwnOr(P::AccessEdit), logins::end),
         get(routes::ROLES, Needs(P::AccessView), roles::list),
-        post(routes::ROLES, Needs(P::AccessEdit), roles::create),
+        post(routes::ROLES, Needs(P::AccessEdit), roles::create).fresh(),
         get(routes::ROLE, Needs(P::AccessView), roles::show),
-        put(routes::ROLE, Needs(P::AccessEdit), roles::update),
-        delete(routes::ROLE, Needs(P::AccessEdit), roles::delete),
+        put(routes::ROLE, Needs(P::AccessEdit), roles::update).fresh(),
+        delete(routes::ROLE, Needs(P::AccessEdit), roles::delete).fresh(),
         get(routes::GRANTS, Needs(P::AccessView), grants::list),
-        post(routes::GRANTS, Needs(P::AccessEdit), grants::create),
+        post(routes::GRANTS, Needs(P::AccessEdit), grants::create).fresh(),
         get(routes::GRANT, Needs(P::AccessView), grants::show),
-        delete(routes::GRANT, Needs(P::AccessEdit), grants::delete),
+        delete(routes::GRANT, Needs(P::AccessEdit), grants::delete).fresh(),
         get(routes::API_KEYS, Needs(P::AccessView), api_keys::list),
-        post(routes::API_KEYS, Needs(P::AccessEdit), api_keys::create),
+        post(routes::API_KEYS, Needs(P::AccessEdit), api_keys::create).fresh(),
         get(routes::API_KEY, Needs(P::AccessView), api_keys::show),
-        delete(routes::API_KEY, Needs(P::AccessEdit), api_keys::revoke),
+        delete(routes::API_KEY, Needs(P::AccessEdit), api_keys::revoke).fresh(),
         link_route(),
     ]
 }
@@ -138,7 +153,8 @@ pub fn link_router(manager: Arc<Manager>) -> Router {
 fn build(manager: Arc<Manager>, table: impl IntoIterator<Item = Route>) -> Router {
     let mut router = Router::new();
     for route in table {
-        let guard = from_fn_with_state((Arc::clone(&manager), route.access), guard::check);
+        let rule = Rule { access: route.access, fresh: route.fresh };
+        let guard = from_fn_with_state((Arc::clone(&manager), rule), guard::check);
         router = router.route(route.path, route.handler.layer(guard));
     }
     router
@@ -149,22 +165,33 @@ fn build(manager: Arc<Manager>, table: impl IntoIterator<Item = Route>) -> Route
         .with_state(manager)
 }
 
+impl Route {
+    fn new(method: Method, path: &'static str, access: Access, handler: MethodRouter<Arc<Manager>>) -> Self {
+        Self { method, path, access, fresh: false, handler }
+    }
+
+    /// Refused to a console session whose owner has not shown for a while who they are.
+    fn fresh(self) -> Self {
+        Self { fresh: true, ..self }
+    }
+}
+
 fn get<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::GET, path, access, handler: on(MethodFilter::GET, handler) }
+    Route::new(Method::GET, path, access, on(MethodFilter::GET, handler))
 }
 
 fn post<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::POST, path, access, handler: on(MethodFilter::POST, handler) }
+    Route::new(Method::POST, path, access, on(MethodFilter::POST, handler))
 }
 
 fn patch<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::PATCH, path, access, handler: on(MethodFilter::PATCH, handler) }
+    Route::new(Method::PATCH, path, access, on(MethodFilter::PATCH, handler))
 }
 
 fn put<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::PUT, path, access, handler: on(MethodFilter::PUT, handler) }
+    Route::new(Method::PUT, path, access, on(MethodFilter::PUT, handler))
 }
 
 fn delete<H: Handler<T, Arc<Manager>>, T: 'static>(path: &'static str, access: Access, handler: H) -> Route {
-    Route { method: Method::DELETE, path, access, handler: on(MethodFilter::DELETE, handler) }
+    Route::new(Method::DELETE, path, access, on(MethodFilter::DELETE, handler))
 }

@@ -6,8 +6,8 @@ use utoipa::{
 };
 
 use super::{
-    accounts, api_keys, audit, delegates, grants, health, link, output, principals, receipts, revoke, roles, scopes,
-    signing_keys, tasks, token_uses, tokens, whoami,
+    accounts, api_keys, audit, delegates, grants, health, link, logins, output, passwords, principals, receipts,
+    revoke, roles, scopes, signing_keys, tasks, token_uses, tokens, whoami, wraps,
 };
 
 #[derive(OpenApi)]
@@ -19,13 +19,15 @@ use super::{
         scopes::list, scopes::create, scopes::show, scopes::update, scopes::delete,
         tokens::list, tokens::create, tokens::show, tokens::issue, tokens::update, tokens::delete,
         token_uses::list,
+        wraps::open,
         revoke::many, revoke::revoke, revoke::cancel,
         delegates::list, delegates::show, delegates::stop, delegates::allow,
         tasks::submit, tasks::list, tasks::show, tasks::cancel, output::stream,
         receipts::list, receipts::show,
         audit::list, audit::show, audit::export, audit::tail, signing_keys::list, signing_keys::show, link::upgrade,
         principals::list, principals::create, principals::show, principals::disable, principals::enable,
-        principals::delete,
+        principals::delete, passwords::set, passwords::change,
+        logins::log_in, logins::log_out, logins::reauthenticate, logins::list, logins::end,
         roles::list, roles::create, roles::show, roles::update, roles::delete,
         grants::list, grants::create, grants::show, grants::delete,
         api_keys::list, api_keys::create, api_keys::show, api_keys::revoke,

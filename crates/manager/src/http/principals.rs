@@ -113,5 +113,6 @@ async fn change(
         principal: shown(&changed.principal),
         grants: changed.grants.iter().map(grants::shown).collect(),
         api_keys: u32::try_from(changed.api_keys).unwrap_or(u32::MAX),
+        sessions: u32::try_from(changed.sessions).unwrap_or(u32::MAX),
     }))
 }

@@ -21,7 +21,7 @@ use crate::{error::Refusal, system::SystemEntropy};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id that is taken over from a client.
 const REQUEST_ID_MAX: usize = 64;
-/// Seconds after which a shed or unready request may be worth repeating.
+/// Seconds after which a shed, slowed or unready request may be worth repeating.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 /// The id of one request.
@@ -69,8 +69,9 @@ impl IntoResponse for Refusal {
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert("www-authenticate", HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert("retry-after", RETRY_AFTER);
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            let after = self.0.retry_after.map_or(RETRY_AFTER, HeaderValue::from);
+            response.headers_mut().insert("retry-after", after);
         }
         response
     }

@@ -44,8 +44,17 @@ fn only_these_routes_are_public() {
         http::table().iter().filter(|route| route.access == http::Access::Public).map(|route| route.path).collect();
     assert_eq!(
         public,
-        [routes::HEALTHZ, routes::READYZ, routes::OPENAPI, routes::LINK, routes::SIGNING_KEYS, routes::SIGNING_KEY,]
-            .into_iter()
-            .collect()
+        [
+            routes::HEALTHZ,
+            routes::READYZ,
+            routes::OPENAPI,
+            routes::LINK,
+            routes::SIGNING_KEYS,
+            routes::SIGNING_KEY,
+            routes::LOGIN,
+            routes::UNWRAP,
+        ]
+        .into_iter()
+        .collect()
     );
 }

@@ -10,6 +10,7 @@ use legation_store::{
     grants::{self, Grant, GrantFilter},
     principals::{self, BREAK_GLASS, Principal, PrincipalFilter},
     roles::{self, CustomRole},
+    standing::{self, Credential, CredentialId::Key},
 };
 use sqlx::{AssertSqlSafe, Executor as _};
 
@@ -151,8 +152,8 @@ pub(crate) async fn api_keys(place: &Place) {
         write!(store, |tx| api_keys::insert(tx, &key).await).unwrap();
     }
     assert_eq!(read!(store, |conn| api_keys::get(conn, id(1)).await), Ok(Some(key.clone())));
-    write!(store, |tx| api_keys::touch_used(tx, &[(id(1), NOW + 5), (id(9), NOW)]).await).unwrap();
-    write!(store, |tx| api_keys::touch_used(tx, &[(id(1), NOW)]).await).unwrap();
+    write!(store, |tx| standing::touch_used(tx, &[(Key(id(1)), NOW + 5), (Key(id(9)), NOW)]).await).unwrap();
+    write!(store, |tx| standing::touch_used(tx, &[(Key(id(1)), NOW)]).await).unwrap();
     key.last_used_at = Some(NOW + 5);
     let list = async |within: Within, owner: Option<PrincipalId>| {
         let page = Page::first(10);
@@ -183,13 +184,13 @@ pub(crate) async fn a_standing_is_what_the_owner_holds(place: &Place) {
     for key in [make::api_key(1, id(1)), narrow] {
         write!(store, |tx| api_keys::insert(tx, &key).await).unwrap();
     }
-    let standing = async |key: u64| read!(store, |conn| api_keys::standing(conn, id(key)).await).unwrap();
+    let standing = async |key: u64| read!(store, |conn| standing::standing(conn, Key(id(key))).await).unwrap();
     let nothing = standing(1).await.unwrap();
     assert!(nothing.grants.is_empty() && !nothing.held.holds_somewhere(Permission::AccountView));
     give(&store, grant(1, id(1), "viewer", None)).await.unwrap();
     give(&store, grant(2, id(1), "revoker", Some("acme/shop"))).await.unwrap();
     give(&store, grant(3, id(1), "gone", None)).await.unwrap();
-    let holds = |standing: &api_keys::Standing, permission, place: Option<&str>| {
+    let holds = |standing: &standing::Standing, permission, place: Option<&str>| {
         standing.held.holds(permission, place.map(scope).as_ref())
     };
     let (whole, narrow) = (standing(1).await.unwrap(), standing(2).await.unwrap());
@@ -231,13 +232,17 @@ pub(crate) async fn keys_of_before_get_owners(place: &Place) {
     other.execute(sqlx::raw_sql(AssertSqlSafe(old))).await.unwrap();
     drop(other);
     let store = place.open().await;
-    let standing = async |key: u64| read!(store, |conn| api_keys::standing(conn, id(key)).await).unwrap().unwrap();
+    let standing = async |key: u64| read!(store, |conn| standing::standing(conn, Key(id(key))).await).unwrap().unwrap();
+    let expiry = |credential: &Credential| match credential {
+        Credential::Key(key) => key.expires_at,
+        Credential::Login(_) => panic!("a session"),
+    };
     let (scoped, admin) = (standing(1).await, standing(2).await);
     let acme: Scope = scope("acme");
     assert!(scoped.held.holds(Permission::DelegateEdit, Some(&acme)) && !scoped.held.holds(Permission::TaskView, None));
     assert!(!scoped.held.holds(Permission::AccessEdit, Some(&acme)));
     assert!(admin.held.holds(Permission::AccessEdit, None));
-    assert_eq!((admin.key.expires_at, scoped.key.owner), (Some(77), id(1)));
+    assert_eq!((expiry(&admin.credential), scoped.owner()), (Some(77), id(1)));
     let owner = read!(store, |conn| principals::get(conn, id(1)).await).unwrap().unwrap();
     assert_eq!((owner.scope, owner.kind), (Some(acme), PrincipalKind::ServiceAccount));
     assert!(owner.name.as_str().starts_with("ci-"), "{}", owner.name);

@@ -15,8 +15,20 @@ const PURE: [&str; 2] = ["model", "wire"];
 const LINES_MAX: usize = 700;
 
 /// Each of these has a file of its name wherever its concern is handled.
-const NOUNS: [&str; 9] =
-    ["scopes", "tokens", "delegates", "tasks", "receipts", "principals", "roles", "grants", "api_keys"];
+const NOUNS: [&str; 12] = [
+    "scopes",
+    "tokens",
+    "delegates",
+    "tasks",
+    "receipts",
+    "principals",
+    "roles",
+    "grants",
+    "api_keys",
+    "logins",
+    "passwords",
+    "wraps",
+];
 
 /// The workspace's graph as it is built on this machine: what only other systems need was never downloaded.
 fn metadata() -> Metadata {

@@ -19,14 +19,15 @@ use legation_model::{
     Clock as _, Secret,
     access::{Permission, Permissions, PrincipalKind, Role},
     api_key::ApiKey,
-    ids::{ApiKeyId, DelegateId, GrantId, ManagerKeyId, PrincipalId, ReceiptId, TaskId, TokenId},
+    ids::{ApiKeyId, DelegateId, GrantId, LoginId, ManagerKeyId, PrincipalId, ReceiptId, TaskId, TokenId},
+    login::Login,
     token::TokenStatus,
 };
 use legation_store::{api_keys, job};
 use legation_testkit::{Engine, Inside};
 use reqwest::{Method, RequestBuilder};
 
-use super::raw::{Answer, Raw, answer, key, key_of, principal};
+use super::raw::{Answer, Raw, answer, key, key_of, login_of, principal};
 
 super::on_both!(
     nobody_passes_without_an_accepted_key,
@@ -68,7 +69,7 @@ impl Least {
 }
 
 /// What a route is tried with.
-struct Case {
+pub(super) struct Case {
     least: Least,
     /// Whether it is about something that belongs to no scope.
     tree: bool,
@@ -83,9 +84,9 @@ struct Case {
 }
 
 /// One object of every kind, in the account `default`.
-struct Things {
-    inside: Inside,
-    raw: Raw,
+pub(super) struct Things {
+    pub(super) inside: Inside,
+    pub(super) raw: Raw,
     active: TokenId,
     unissued: TokenId,
     revoked: TokenId,
@@ -95,6 +96,9 @@ struct Things {
     signing_key: ManagerKeyId,
     record: u64,
     principal: PrincipalId,
+    /// A person.
+    user: PrincipalId,
+    login: LoginId,
     /// Principals that have no grant yet, for those who give some.
     grantless: Vec<PrincipalId>,
     grant: GrantId,
@@ -104,7 +108,7 @@ struct Things {
 }
 
 impl Things {
-    async fn make(engine: Engine) -> Self {
+    pub(super) async fn make(engine: Engine) -> Self {
         let inside = Inside::start(engine).await;
         let raw = Raw::of(&inside);
         let (active, revoked) = (inside.token("active").await, inside.token("revoked").await);
@@ -137,8 +141,12 @@ impl Things {
         let query = GrantsQuery { principal: Some(owner), ..GrantsQuery::default() };
         let grant = inside.client.grants(&query).await.expect("grants").items[0].id;
         let api_key = key_of(&inside, owner, None, None).await.id;
+        let user = Self::one_of(&inside, PrincipalKind::User, "person").await;
+        let login = login_of(&inside, owner).await.id;
         Self {
             principal: owner,
+            user,
+            login,
             grantless,
             grant,
             api_key,
@@ -172,14 +180,18 @@ impl Things {
     }
 
     async fn service_account(inside: &Inside, name: &str) -> PrincipalId {
-        let (kind, scope) = (PrincipalKind::ServiceAccount, "default".parse().ok());
+        Self::one_of(inside, PrincipalKind::ServiceAccount, name).await
+    }
+
+    async fn one_of(inside: &Inside, kind: PrincipalKind, name: &str) -> PrincipalId {
+        let scope = "default".parse().ok();
         let request =
             CreatePrincipal { kind, scope, name: name.parse().expect("a name"), description: Default::default() };
         inside.client.create_principal(&request).await.expect("a principal").id
     }
 
     /// What each route of the table is tried with.
-    fn case(&self, route: &Route) -> Case {
+    pub(super) fn case(&self, route: &Route) -> Case {
         use Least::{Admin, Nobody, Operator, Viewer};
         const GET: &str = "GET";
         let (token, never) = (self.active, TokenId([9; 16]));
@@ -240,6 +252,7 @@ impl Things {
                 Case { body: r#"{"description":"x"}"#.to_owned(), ..Self::trying(Operator, route.path, token, never) }
             }
             ("DELETE", routes::TOKEN_REVOKE) => Self::one(Operator, route.path, token, never),
+            ("POST", routes::UNWRAP) => plain(Nobody),
             ("POST", routes::TOKENS_REVOKE) => Case {
                 harmless: "?dry_run=true",
                 ..self.making(Operator, route.path, |_, account, _| format!(r#"{{"scope":"{account}"}}"#))
@@ -281,6 +294,19 @@ impl Things {
             ("POST", routes::PRINCIPAL_DISABLE | routes::PRINCIPAL_ENABLE) | ("DELETE", routes::PRINCIPAL) => {
                 Self::trying(Admin, route.path, self.principal, PrincipalId([9; 16]))
             }
+            ("PUT", routes::PRINCIPAL_PASSWORD) => {
+                let body = r#"{"password":"of some characters"}"#.to_owned();
+                let missing_body = body.clone();
+                Case { body, missing_body, ..Self::one(Admin, route.path, self.user, PrincipalId([9; 16])) }
+            }
+            ("POST", routes::LOGIN) => plain(Nobody),
+            ("POST", routes::LOGOUT) => plain(Viewer),
+            ("POST", routes::REAUTHENTICATE) => Case { body: r#"{"password":"x"}"#.to_owned(), ..plain(Viewer) },
+            ("PUT", routes::PASSWORD) => {
+                Case { body: r#"{"old_password":"x","password":"y"}"#.to_owned(), ..plain(Viewer) }
+            }
+            (GET, routes::SESSIONS) => plain(Viewer),
+            ("DELETE", routes::SESSION) => Self::trying(Admin, route.path, self.login, LoginId([9; 16])),
             ("DELETE", routes::GRANT) => Self::trying(Admin, route.path, self.grant, GrantId([9; 16])),
             ("DELETE", routes::API_KEY) => Self::trying(Admin, route.path, self.api_key, ApiKeyId([9; 16])),
             ("POST", routes::TASK_CANCEL) => Self::trying(Operator, route.path, self.task.id, TaskId([9; 16])),
@@ -329,7 +355,7 @@ impl Things {
         request.header("content-type", "application/json").body(body.to_owned())
     }
 
-    async fn try_it(&self, key: &str, route: &Route, case: &Case) -> Answer {
+    pub(super) async fn try_it(&self, key: &str, route: &Route, case: &Case) -> Answer {
         answer(self.with(key, &route.method, &format!("{}{}", case.path, case.harmless), &case.body)).await
     }
 
@@ -356,10 +382,14 @@ impl Things {
 /// What a request says of its key.
 type Headers = Vec<(&'static str, Vec<u8>)>;
 
-/// The status of a success, which the link has none of without a WebSocket.
-fn succeeded(route: &Route, answer: &Answer) -> bool {
+/// The status of a success, which some have none of here, such as the link without a WebSocket.
+pub(super) fn succeeded(route: &Route, answer: &Answer) -> bool {
     match route.path {
-        routes::LINK => answer.status == 400,
+        // The second needs no key and a code, of which there is none here.
+        routes::LINK | routes::UNWRAP => answer.status == 400,
+        // Nobody's name and password are tried here, and a key has neither a session nor a password.
+        routes::LOGIN => answer.status == 400,
+        routes::LOGOUT | routes::REAUTHENTICATE | routes::PASSWORD => matches!(answer.status, 200 | 409),
         _ => matches!(answer.status, 200 | 201),
     }
 }
@@ -369,6 +399,7 @@ async fn nobody_passes_without_an_accepted_key(engine: Engine) {
     let inside = &things.inside;
     let good = things.key(Role::Admin, None).await;
     let stranger = ApiKey { id: ApiKeyId([8; 16]), secret: Secret::new([8; 32]) }.reveal().expose().to_owned();
+    let nobodys = Login { id: LoginId([8; 16]), secret: Secret::new([8; 32]) }.reveal().expose().to_owned();
     let accepted: ApiKey = good.parse().expect("a key");
     let forged = ApiKey { id: accepted.id, secret: Secret::new([8; 32]) }.reveal().expose().to_owned();
     let gone = key(inside, Role::Admin, None, None).await;
@@ -393,6 +424,10 @@ async fn nobody_passes_without_an_accepted_key(engine: Engine) {
         ("a key that never was", bearer(&stranger)),
         ("the secret of another key", bearer(&forged)),
         ("a deleted key", bearer(&gone)),
+        ("a session that never was", bearer(&nobodys)),
+        ("a key where a session's cookie goes", vec![("cookie", format!("legation={good}x").into_bytes())]),
+        ("an empty cookie", vec![("cookie", b"legation=".to_vec())]),
+        ("two cookies", vec![("cookie", format!("legation={nobodys}; legation={nobodys}").into_bytes())]),
         ("an expired key", bearer(&expired)),
         ("a key in the query", vec![]),
     ];
@@ -528,7 +563,13 @@ async fn one_permission_opens_its_routes_and_all_the_others_do_not(engine: Engin
         let exactly = things.key_with(&[(&exactly, None)]).await;
         let others = things.role(Permissions::all_but(&[permission])).await;
         let others = things.key_with(&[(&others, None)]).await;
-        for route in http::table().iter().filter(|route| route.access == Access::Needs(permission)) {
+        // What is one's own one sees anyway.
+        let opens = |route: &&Route| match route.access {
+            Access::Needs(needed) => needed == permission,
+            Access::OwnOr(needed) => needed == permission && route.method != Method::GET,
+            Access::Public | Access::AnyKey => false,
+        };
+        for route in http::table().iter().filter(opens) {
             let case = things.case(route);
             let answer = things.try_it(&exactly, route, &case).await;
             let told = |answer: &Answer| format!("{permission}: {} {}: {}", route.method, route.path, answer.text());

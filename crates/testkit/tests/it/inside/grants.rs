@@ -43,7 +43,7 @@ super::on_both!(
 );
 
 /// Longer than any answer takes, shorter than a stream looks by itself.
-const AT_ONCE: Duration = Duration::from_secs(4);
+pub(super) const AT_ONCE: Duration = Duration::from_secs(4);
 
 fn client(inside: &Inside, key: &ApiKey) -> Client {
     Client::new(&inside.url, Some(&key.reveal()), None).expect("a client")
@@ -53,18 +53,18 @@ async fn client_of(inside: &Inside, owner: PrincipalId) -> Client {
     client(inside, &key_of(inside, owner, None, None).await)
 }
 
-fn account(name: &str, scope: Option<&str>) -> CreatePrincipal {
+pub(super) fn account(name: &str, scope: Option<&str>) -> CreatePrincipal {
     let scope = scope.map(|scope| scope.parse().expect("a scope"));
     let name = name.parse().expect("a name");
     CreatePrincipal { kind: PrincipalKind::ServiceAccount, scope, name, description: Default::default() }
 }
 
-fn grant(principal: PrincipalId, role: &str, scope: Option<&str>) -> CreateGrant {
+pub(super) fn grant(principal: PrincipalId, role: &str, scope: Option<&str>) -> CreateGrant {
     let scope = scope.map(|scope| scope.parse().expect("a scope"));
     CreateGrant { principal, role: role.parse().expect("a name"), scope }
 }
 
-fn role(name: &str, permissions: &[&str]) -> CreateRole {
+pub(super) fn role(name: &str, permissions: &[&str]) -> CreateRole {
     let permissions = permissions.iter().map(|word| (*word).to_owned()).collect();
     CreateRole { name: name.parse().expect("a name"), description: Default::default(), permissions }
 }
@@ -276,14 +276,14 @@ async fn what_is_taken_away_ends_at_once(engine: Engine) {
     }
 }
 
-async fn say(puppet: &mut legation_testkit::Puppet, attempt: AttemptId, written: &mut u64) {
+pub(super) async fn say(puppet: &mut legation_testkit::Puppet, attempt: AttemptId, written: &mut u64) {
     let bytes = b"hello\n".to_vec();
     puppet.say(FromDelegate::Output { attempt, offset: *written, stream: Stream::Stdout, bytes }).await.expect("said");
     *written += 6;
     while puppet.message().await != (ToDelegate::OutputAck { attempt, offset: *written }) {}
 }
 
-async fn read_up_to(stream: &mut legation_api::client::OutputStream, end: u64) {
+pub(super) async fn read_up_to(stream: &mut legation_api::client::OutputStream, end: u64) {
     loop {
         let item = tokio::time::timeout(AT_ONCE, stream.next()).await.expect("output").expect("a stream");
         let Some(OutputItem::Chunk(chunk)) = item else { panic!("{item:?}") };

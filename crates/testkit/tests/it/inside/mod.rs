@@ -13,6 +13,8 @@ mod interleavings;
 mod keys;
 mod limits;
 mod listeners;
+mod logins;
+mod passwords;
 mod proof;
 mod raw;
 mod revoke;
@@ -23,6 +25,7 @@ mod store;
 mod tasks;
 mod uses;
 mod warnings;
+mod wraps;
 
 use legation_api::tasks::{Shell, SubmitTask, Work};
 use legation_model::ids::{AttemptId, TaskId};

@@ -6,12 +6,13 @@ use legation_model::{
     Clock as _, Millis, Scope, Secret,
     access::{PrincipalKind, Role},
     api_key::ApiKey,
-    ids::{ApiKeyId, GrantId, PrincipalId},
+    ids::{ApiKeyId, GrantId, LoginId, PrincipalId},
+    login::{Login, LoginMethod},
 };
 use legation_store::{
     api_keys,
     grants::{self, Grant},
-    job,
+    job, logins,
     principals::{self, Principal},
 };
 use legation_testkit::Inside;
@@ -34,6 +35,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) kind: String,
     pub(super) request: String,
+    /// After how many seconds to come again.
+    pub(super) retry: String,
     pub(super) body: Vec<u8>,
 }
 
@@ -76,7 +79,8 @@ pub(super) async fn answer(request: RequestBuilder) -> Answer {
     let header =
         |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let (status, kind, request) = (response.status().as_u16(), header("content-type"), header("x-request-id"));
-    Answer { status, kind, request, body: response.bytes().await.expect("a whole answer").to_vec() }
+    let retry = header("retry-after");
+    Answer { status, kind, request, retry, body: response.bytes().await.expect("a whole answer").to_vec() }
 }
 
 impl Answer {
@@ -173,4 +177,25 @@ pub(super) async fn key_of(
     let insert = job(move |tx| Box::pin(async move { api_keys::insert(tx, &row).await }));
     inside.manager.store.write(insert).await.expect("stored");
     key
+}
+
+/// Begins a session of a principal past every rule.
+pub(super) async fn login_of(inside: &Inside, owner: PrincipalId) -> Login {
+    let login = Login { id: LoginId::random(&SystemEntropy), secret: Secret::random(&SystemEntropy) };
+    let now = inside.clock.wall();
+    let row = logins::Login {
+        id: login.id,
+        owner,
+        method: LoginMethod::Password,
+        hash: inside.manager.keys.sealer.keyed_hash(login.secret.expose()),
+        address: String::new(),
+        agent: "test".to_owned(),
+        created_at: now,
+        authenticated_at: now,
+        last_used_at: now,
+        expires_at: now + inside.manager.config.console.lifetime,
+    };
+    let insert = job(move |tx| Box::pin(async move { logins::insert(tx, &row).await }));
+    inside.manager.store.write(insert).await.expect("stored");
+    login
 }

@@ -22,7 +22,10 @@ use legation_wire::{
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-use super::raw::{Raw, answer};
+use super::{
+    passwords::PASSWORD,
+    raw::{Raw, answer},
+};
 
 super::on_both!(
     a_locked_database_stops_writes_and_nothing_else,
@@ -331,7 +334,9 @@ async fn no_secret_is_stored_or_shown(engine: Engine) {
     let task = inside.client.submit_task(&request).await.expect("submitted").id;
     let replayed = raw.posting(routes::TOKENS, r#"{"scope":"default","name":"b"}"#).header("idempotency-key", "once");
     let second = answer(replayed).await.json()["value"].as_str().expect("a value").to_owned();
-    let mut shown = everything_shown(&raw).await;
+    super::passwords::user(&inside, "alice", &[]).await;
+    let session = super::passwords::log_in(&inside, "alice", PASSWORD).await.expect("a session");
+    let mut shown = format!("{:?}", session.sessions(&Default::default()).await) + &everything_shown(&raw).await;
     let receipt = inside.client.revoke_token(token.id, &RevokeToken::default()).await.expect("revoked").id;
     puppet.report_stop(Stopped { receipt, tasks_killed: 1 }).await;
     for path in [
@@ -353,6 +358,8 @@ async fn no_secret_is_stored_or_shown(engine: Engine) {
         Canary::text("the API key", inside.key.expose()),
         Canary::bytes("the API key's secret", key.secret.expose()),
         Canary::text("the task's secret", TASK_SECRET),
+        Canary::text("a password", PASSWORD),
+        Canary::text("the hash of a password", "$argon2id$"),
     ];
     let stored = everything_stored(&inside).await;
     assert!(Canary::text("the script", "a script is no secret").in_bytes(&stored).is_some(), "this looks at the data");
