@@ -101,6 +101,7 @@ async fn a_backup_of_a_running_manager_is_restored_on_either_engine(engine: Engi
     let ran = world.run("keeper", "echo kept").await;
     world.finished(ran.id).await;
 
+    log_in(&world).await;
     let file = backup(&world).await;
     assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
     let verified = done(&world, &["backup", "--verify", text(&file), "-o", "json"]).await;
@@ -126,6 +127,7 @@ async fn a_backup_of_a_running_manager_is_restored_on_either_engine(engine: Engi
     for other in [Engine::Sqlite, Engine::Postgres] {
         let restored = restored(&mut world, other, &file, &["--accept-resurrected-tokens"]).await;
         assert_eq!(restored["backup"]["rows"], verified["rows"]);
+        assert_eq!(count(&world, "SELECT COUNT(*) FROM logins").await, 0, "people log in again");
         assert_eq!(restored["accepted_tokens"], 1);
         world.connected(&delegate).await;
         let again = world.run("keeper", "echo again").await;
@@ -138,6 +140,16 @@ async fn a_backup_of_a_running_manager_is_restored_on_either_engine(engine: Engi
         world.revoke(&world.token("fresh").await).await;
         world.manager().kill().await;
     }
+}
+
+/// A console session, past the Manager.
+async fn log_in(world: &World) {
+    sqlx::any::install_default_drivers();
+    let mut conn = AnyConnection::connect(world.database_url()).await.expect("a connection");
+    let text = "INSERT INTO logins (id, principal, method, hash, address, agent, created_at, authenticated_at, \
+         last_used_at, expires_at) VALUES ('x', 'prn_0000000000000000000000', 'password', $1, '', '', 1, 1, 1, $2)";
+    sqlx::query(text).bind(vec![1_u8]).bind(i64::MAX).execute(&mut conn).await.expect("a row");
+    assert_eq!(count(world, "SELECT COUNT(*) FROM logins").await, 1);
 }
 
 async fn count(world: &World, text: &str) -> i64 {
