@@ -15,7 +15,7 @@ use legation_api::accounts::{LEASE_MAX, LEASE_MIN};
 use legation_model::Millis;
 use serde::Deserialize;
 
-use crate::admin::Reset;
+use crate::{admin::Reset, backup::Backup, restore::Restore};
 
 /// Where the Manager listens when nobody says otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7430";
@@ -57,6 +57,10 @@ pub enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// Write everything in the database into one file, also while the Manager runs.
+    Backup(Backup),
+    /// Fill an empty database from a backup, while the Manager stands still. Killed half-way, run it again.
+    Restore(Restore),
     /// Work on the host itself, for when nobody can log in any more.
     Admin {
         /// Which of them.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use legation_model::{Clock, Entropy, Secret, ids::ManagerKeyId};
-use legation_store::{Store, job, keys};
+use legation_store::{
+    Store, job,
+    keys::{self, StoredKey},
+};
 use legation_wire::key::KeyPair;
 
 use crate::{
@@ -47,6 +50,11 @@ impl Keys {
             make(store, &kek, clock, entropy).await.context("cannot store the Manager's new keys")?;
         }
         let (_, data) = open_data(config, store).await?;
+        if config.config_dir.join(KEK_NEXT_FILE).exists() {
+            tracing::warn!(
+                "a rotation of the key-encryption key was interrupted: run `legation-manager kek rotate` again"
+            );
+        }
         let rows = store.read(|conn| Box::pin(keys::all(conn))).await?;
         let one = |kind: &str| {
             let row = rows.iter().find(|row| row.kind == kind);
@@ -90,13 +98,7 @@ pub(crate) async fn open_data(config: &Config, store: &Store) -> anyhow::Result<
     let directory = &config.config_dir;
     let next = read_kek(&directory.join(KEK_NEXT_FILE))?;
     let data = match (open(&load_kek(directory)?), next) {
-        (Ok(data), None) => data,
-        (Ok(data), Some(_)) => {
-            tracing::warn!(
-                "a rotation of the key-encryption key was interrupted: run `legation-manager kek rotate` again"
-            );
-            data
-        }
+        (Ok(data), _) => data,
         (Err(error), None) => return Err(error.into()),
         (Err(_), Some(next)) => {
             let data = open(&next)?;
@@ -106,6 +108,17 @@ pub(crate) async fn open_data(config: &Config, store: &Store) -> anyhow::Result<
         }
     };
     Ok((row.id, data))
+}
+
+/// Refuses when neither the key-encryption key nor one that is about to take its place opens the data key among these.
+pub(crate) fn check_kek(config: &Config, rows: &[StoredKey]) -> anyhow::Result<()> {
+    let Some(row) = rows.iter().find(|row| row.kind == DATA) else { return Ok(()) };
+    let open = |kek: &Secret<32>| Sealer::new(kek).open_key(&place(DATA, &row.id), &row.sealed);
+    let next = read_kek(&config.config_dir.join(KEK_NEXT_FILE))?;
+    if next.as_ref().is_some_and(|next| open(next).is_ok()) {
+        return Ok(());
+    }
+    Ok(open(&load_kek(&config.config_dir)?).map(drop)?)
 }
 
 pub(crate) fn place(kind: &str, id: &str) -> String {

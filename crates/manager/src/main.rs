@@ -4,9 +4,9 @@ use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use legation_manager::{
-    admin,
+    admin, backup,
     config::{AdminCommand, Command, CommandLine, Config, KeyCommand},
-    logging, rotate, start,
+    logging, restore, rotate, start,
     system::{self, SystemClock, SystemEntropy},
 };
 use tikv_jemallocator::Jemalloc;
@@ -44,6 +44,8 @@ async fn run(command_line: CommandLine) -> anyhow::Result<()> {
             tracing::info!("the key-encryption key is a new one; backups made before still need the old one");
             Ok(())
         }
+        Command::Backup(wanted) => backup::run(&config, wanted, &SystemClock).await,
+        Command::Restore(wanted) => restore::run(&config, wanted, &SystemClock, Arc::new(SystemEntropy)).await,
         Command::Admin { command: AdminCommand::Reset(reset) } => {
             admin::reset(&config, reset, &SystemClock, &SystemEntropy).await
         }

@@ -1,5 +1,6 @@
 //! A connection, with what every noun needs of it.
 
+use futures_util::{Stream, TryStreamExt as _};
 use sqlx::{
     Any, AnyConnection, AssertSqlSafe, Connection,
     any::{AnyArguments, AnyRow},
@@ -62,6 +63,23 @@ impl Conn {
     pub(crate) async fn all(&mut self, statement: Statement<'_>) -> Result<Vec<AnyRow>, StoreError> {
         let rows = statement.fetch_all(self.any()).await;
         self.noted(rows)
+    }
+
+    /// The rows of a statement without arguments, one after the other.
+    pub(crate) fn stream(&mut self, text: String) -> impl Stream<Item = Result<AnyRow, StoreError>> + Unpin {
+        sqlx::query(AssertSqlSafe(text)).fetch(self.any()).map_err(explain)
+    }
+
+    /// The names of all tables.
+    pub(crate) async fn tables(&mut self) -> Result<Vec<String>, StoreError> {
+        let text = self.database.tables();
+        self.raw(text).await?.iter().map(|row| row.text("name")).collect()
+    }
+
+    /// Begins a transaction that reads everything as it is at its first statement.
+    pub(crate) async fn begin_snapshot(&mut self) -> Result<(), StoreError> {
+        let text = self.database.begin_snapshot();
+        self.raw(text).await.map(drop)
     }
 
     /// Runs statements without arguments in one round trip; the rows of all of them.

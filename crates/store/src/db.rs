@@ -137,6 +137,13 @@ impl Database {
         Ok(conn)
     }
 
+    /// A connection of its own that only reads, beside whoever writes.
+    pub(crate) async fn reader(&self) -> Result<Conn, StoreError> {
+        let mut inner = self.options.connect().await.map_err(unopened)?;
+        self.prepare(&mut inner, Use::Read).await.map_err(explain)?;
+        Ok(Conn::own(inner, self.clone()))
+    }
+
     /// The connections that read.
     pub(crate) fn readers(&self) -> Readers {
         let database = self.clone();
@@ -216,6 +223,25 @@ impl Database {
         match self.engine {
             Engine::Sqlite(_) => "BEGIN IMMEDIATE".to_owned(),
             Engine::Postgres => format!("BEGIN; SELECT 1 FROM pg_advisory_xact_lock({MIGRATION_KEY}) LIMIT 1"),
+        }
+    }
+
+    /// What begins a transaction that sees one moment, however long it takes. In SQLite the first statement takes it.
+    pub(crate) fn begin_snapshot(&self) -> &'static str {
+        match self.engine {
+            Engine::Sqlite(_) => "BEGIN",
+            Engine::Postgres => {
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0; \
+                 SET LOCAL idle_in_transaction_session_timeout = 0"
+            }
+        }
+    }
+
+    /// What lists the tables.
+    pub(crate) fn tables(&self) -> &'static str {
+        match self.engine {
+            Engine::Sqlite(_) => "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+            Engine::Postgres => "SELECT tablename::text AS name FROM pg_tables WHERE schemaname = current_schema()",
         }
     }
 

@@ -4,6 +4,7 @@
 //! readers ([`Store::read`]). Each noun has a module of functions that take a [`Conn`] and speak the model's
 //! types; SQL stands beside the mapping. Only the engine's module knows which database it is.
 
+mod archive;
 mod conn;
 mod db;
 mod error;
@@ -18,6 +19,7 @@ mod writer;
 pub mod api_keys;
 pub mod attempts;
 pub mod audit;
+pub mod backup;
 pub mod clones;
 pub mod delegates;
 pub mod grants;
@@ -29,6 +31,7 @@ pub mod output;
 pub mod passwords;
 pub mod principals;
 pub mod receipts;
+pub mod restore;
 pub mod roles;
 pub mod scopes;
 pub mod standing;
@@ -46,6 +49,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub use archive::{Header, Reader};
 pub use conn::Conn;
 pub use error::StoreError;
 pub use page::{PAGE_MAX, Page, Paged};
@@ -111,6 +115,7 @@ impl Store {
         let hold = database.hold().await?;
         let mut reserve = database.file().map(Reserve::beside);
         let mut conn = database.writer().await?;
+        restore::refuse_unfinished(&mut conn).await?;
         migrate::migrate(&mut conn).await?;
         let raised = conn.raw("UPDATE manager SET epoch = epoch + 1 WHERE one = 1 RETURNING epoch").await?;
         reserve.as_mut().map(Reserve::hold);
@@ -128,6 +133,7 @@ impl Store {
         let database = Database::parse(url)?;
         database.create()?;
         let mut conn = database.writer().await?;
+        restore::refuse_unfinished(&mut conn).await?;
         migrate::migrate(&mut conn).await?;
         let epoch = conn.epoch().await?;
         Self::start(&database, conn, epoch, None, None, Overtaken::default())

@@ -33,25 +33,57 @@ pub(crate) async fn migrate(conn: &mut Conn) -> Result<(), StoreError> {
     outcome.and(conn.raw(end).await.map(|_| ()))
 }
 
-async fn apply(conn: &mut Conn, migrations: &[(&str, &str)]) -> Result<(), StoreError> {
-    let table = "CREATE TABLE IF NOT EXISTS migrations \
-                 (number BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL)";
-    let table = conn.database().schema(table);
-    conn.raw(table).await?;
-    let applied = conn.all(sqlx::query("SELECT name, checksum FROM migrations ORDER BY number")).await?;
-    if applied.len() > migrations.len() {
+/// The migrations that built a database: name and checksum of each.
+pub(crate) async fn applied(conn: &mut Conn) -> Result<Vec<(String, String)>, StoreError> {
+    let rows = conn.all(sqlx::query("SELECT name, checksum FROM migrations ORDER BY number")).await?;
+    let applied = rows
+        .iter()
+        .map(|row| Ok((row.text("name")?, row.text("checksum")?)))
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    known(&applied)?;
+    Ok(applied)
+}
+
+/// How many of ours these are, which must be the first ones.
+pub(crate) fn known(applied: &[(String, String)]) -> Result<usize, StoreError> {
+    if applied.len() > MIGRATIONS.len() {
         return Err(StoreError::refused(
             "a newer version has changed this database: run that version, or restore a backup from before it",
         ));
     }
-    for (row, (name, text)) in applied.iter().zip(migrations) {
-        if row.text("checksum")? != checksum(text) {
+    for ((_, sum), (name, text)) in applied.iter().zip(MIGRATIONS) {
+        if *sum != checksum(text) {
             return Err(StoreError::refused(format!(
                 "migration {name:?} is not the one that built this database: install an unmodified version"
             )));
         }
     }
-    for (number, (name, text)) in (1_i64..).zip(migrations).skip(applied.len()) {
+    Ok(applied.len())
+}
+
+/// The tables that so many migrations make, each behind those that it refers to.
+pub(crate) fn tables(count: usize) -> Vec<&'static str> {
+    let made = |line: &'static str| line.strip_prefix("CREATE TABLE ")?.split([' ', '(']).next();
+    MIGRATIONS.iter().take(count).flat_map(|(_, text)| text.lines().filter_map(made)).collect()
+}
+
+/// Builds the schema as it was after so many migrations, within the caller's transaction.
+pub(crate) async fn apply_first(conn: &mut Conn, count: usize) -> Result<(), StoreError> {
+    apply(conn, &MIGRATIONS[..count]).await
+}
+
+/// Brings the schema to this version, within the caller's transaction.
+pub(crate) async fn apply_all(conn: &mut Conn) -> Result<(), StoreError> {
+    apply(conn, MIGRATIONS).await
+}
+
+async fn apply(conn: &mut Conn, migrations: &[(&str, &str)]) -> Result<(), StoreError> {
+    let table = "CREATE TABLE IF NOT EXISTS migrations \
+                 (number BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL)";
+    let table = conn.database().schema(table);
+    conn.raw(table).await?;
+    let applied = applied(conn).await?.len();
+    for (number, (name, text)) in (1_i64..).zip(migrations).skip(applied) {
         let schema = conn.database().schema(text);
         conn.raw(schema).await?;
         let insert = sqlx::query("INSERT INTO migrations (number, name, checksum) VALUES ($1, $2, $3)");
@@ -62,6 +94,12 @@ async fn apply(conn: &mut Conn, migrations: &[(&str, &str)]) -> Result<(), Store
 
 fn checksum(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// All of ours, as a database that they built lists them.
+#[cfg(test)]
+pub(crate) fn ours() -> Vec<(String, String)> {
+    MIGRATIONS.iter().map(|(name, text)| ((*name).to_owned(), checksum(text))).collect()
 }
 
 #[cfg(test)]

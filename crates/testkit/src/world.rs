@@ -147,11 +147,25 @@ impl World {
         (self.manager, _) = serve(&self.binaries, &self.environment, self.directory.path(), &listen).await;
     }
 
-    /// Runs a `legation-manager` command on this world's data to its end.
-    pub async fn manager_command(&self, arguments: &[&str]) -> Output {
+    /// Has the Manager's programs use another database from their next start on.
+    pub fn move_to(&mut self, database_url: &str) {
+        for (key, value) in &mut self.environment {
+            if key == DATABASE_URL {
+                database_url.clone_into(value);
+            }
+        }
+    }
+
+    /// A `legation-manager` command on this world's data.
+    pub fn manager_program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binaries.manager);
         command.args(arguments).env_clear().envs(self.environment.iter().map(|(key, value)| (key, value)));
-        command.output().await.expect("the Manager's program starts")
+        command
+    }
+
+    /// Runs a `legation-manager` command on this world's data to its end.
+    pub async fn manager_command(&self, arguments: &[&str]) -> Output {
+        self.manager_program(arguments).output().await.expect("the Manager's program starts")
     }
 
     /// Runs the command line tool as the admin, to its end, in this world's directory.

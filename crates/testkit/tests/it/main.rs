@@ -20,6 +20,7 @@ macro_rules! on_both {
 }
 
 mod authoriser;
+mod backup;
 mod compare;
 mod crash;
 mod flood;
