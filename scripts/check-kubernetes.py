@@ -26,7 +26,7 @@ MOST = {
     "imagePullSecrets": [{"name": "registry"}],
     "manager": {"url": "https://manager.example:7430", "ca": {"existingConfigMap": "ca", "key": "root.pem"}},
     "token": {"existingSecret": "farm-token", "key": "value"},
-    "name": "1e3",
+    "name": "123",
     "description": "it's \"here\": {x}",
     "tags": ["gpu", "zone=a"],
     "account": "acme",
@@ -65,6 +65,8 @@ def check(found):
         kubernetes_validate.validate(one, VERSION, strict=True)
     sets = [one for one in found if one["kind"] == "StatefulSet"]
     assert len(sets) == 1, f"one StatefulSet and not {len(sets)}"
+    # With the hash of a revision behind it the name is the value of a label, which has 63 characters at most.
+    assert len(sets[0]["metadata"]["name"]) <= 52, sets[0]["metadata"]["name"]
     pod = sets[0]["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False, "the pod would have an account of the cluster"
     assert pod["terminationGracePeriodSeconds"] >= 40, "the delegate would be killed while its tasks end"
@@ -99,14 +101,14 @@ def chart(directory, sets):
     report = helm_python.lint(directory, LEAST, strict=True)
     assert not report["errors"], report
     if sets:
-        environment = check(rendered(loaded, helm_python.parse_set_string(",".join(sets))))
+        environment = check(rendered(loaded, helm_python.parse_set_string_values(",".join(sets))))
         print(environment["DELEGATE_NAME"], environment["MANAGER_HOST_AND_PORT"])
         return
     for values in (LEAST, MOST):
         found = rendered(loaded, values)
         environment = check(found)
         print(*sorted(f"{one['kind']}/{one['metadata']['name']}" for one in found))
-    assert environment["DELEGATE_NAME"] == "1e3" and environment["DELEGATE_TAGS"] == "gpu,zone=a", environment
+    assert environment["DELEGATE_NAME"] == "123" and environment["DELEGATE_TAGS"] == "gpu,zone=a", environment
     assert environment["DELEGATE_DESCRIPTION"] == MOST["description"], environment
     (policy,) = [one for one in found if one["kind"] == "ConfigMap"]
     assert policy["data"]["policy.toml"] == MOST["policy"], policy

@@ -41,6 +41,9 @@ run() {
     job=''
 }
 
+# Made before the tests, so that none of them waits for a download.
+scripts/python.sh >/dev/null
+
 LEGATION_TEST_POSTGRES=$(scripts/postgres.sh start "$scratch/postgres")
 export LEGATION_TEST_POSTGRES
 

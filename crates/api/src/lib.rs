@@ -14,6 +14,7 @@ pub mod audit_verify;
 pub mod client;
 pub mod delegates;
 pub mod grants;
+pub mod handover;
 pub mod health;
 pub mod json;
 pub mod logins;

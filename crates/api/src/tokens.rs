@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     Problem,
+    handover::Commands,
     wraps::{self, Wrap, WrapCode},
 };
 
@@ -289,6 +290,9 @@ pub struct IssuedToken {
     /// What opens the value, once, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wrapped: Option<WrapCode>,
+    /// What to paste where a delegate is to run, if there is a value or a code to paste it for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands: Option<Commands>,
 }
 
 /// Why a token's value is not in the answer.

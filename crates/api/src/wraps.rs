@@ -9,7 +9,7 @@ use legation_model::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Problem;
+use crate::{Problem, handover::Commands};
 
 /// The shortest life of a code, in milliseconds: a minute, in which a person can hand it over.
 pub const WRAP_TTL_MIN: Millis = 60 * 1000;
@@ -107,4 +107,7 @@ pub struct Unwrapped {
     #[serde(with = "crate::spelled::secret")]
     #[schema(value_type = String)]
     pub value: SecretText,
+    /// What to paste where a delegate is to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands: Option<Commands>,
 }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use legation_api::{
     Code,
     client::Client,
+    handover::Handover,
     tokens::{CreateToken, IssueToken, IssuedToken, Token, TokensQuery},
     wraps::Wrap,
 };
@@ -23,7 +24,7 @@ use crate::{
     args::{InScope, Paging},
     ask::Care,
     exit_codes,
-    handover::{self, Place},
+    handover::{self, Paste},
     reveal::Reveal,
     revoke::Revoke,
     revoke_many::RevokeAll,
@@ -138,9 +139,9 @@ pub struct Handing {
     /// Print a one-time code in the place of the value, which opens once and for so long: 10m
     #[arg(long, value_parser = length, value_name = "DURATION")]
     wrap: Option<Millis>,
-    /// Also say, on standard error, what to paste where a delegate is to run
-    #[arg(long, value_enum, value_name = "PLACE")]
-    commands: Option<Place>,
+    /// What to paste then.
+    #[command(flatten)]
+    paste: Paste,
 }
 
 /// What a new token is like.
@@ -255,7 +256,7 @@ impl Create {
             wrap_ttl_ms: self.handing.wrap,
         };
         let issued = client.create_token(&request).await?;
-        show_issued(&context.ui, client.url(), &issued, self.handing.commands)
+        show_issued(&context.ui, client.url(), &issued, self.handing.paste)
     }
 }
 
@@ -268,11 +269,11 @@ async fn issue(context: &Context, which: &Which, dry_run: bool, handing: &Handin
         return Ok(exit_codes::OK);
     }
     let issued = context.client.issue_token(token.id, &IssueToken { wrap_ttl_ms: handing.wrap }).await?;
-    show_issued(&context.ui, context.client.url(), &issued, handing.commands)
+    show_issued(&context.ui, context.client.url(), &issued, handing.paste)
 }
 
 /// The value, or its code, goes to standard output alone, so that `$(…)` and `>` catch it and nothing else.
-fn show_issued(ui: &Ui, url: &str, issued: &IssuedToken, place: Option<Place>) -> Result<u8, Failure> {
+fn show_issued(ui: &Ui, url: &str, issued: &IssuedToken, paste: Paste) -> Result<u8, Failure> {
     let token = &issued.token;
     let once = issued.value.as_ref().or(issued.wrapped.as_ref().map(|wrapped| &wrapped.code));
     match (once, ui.format) {
@@ -293,9 +294,8 @@ fn show_issued(ui: &Ui, url: &str, issued: &IssuedToken, place: Option<Place>) -
         ui.note("its value was shown before and is not shown again");
         return Ok(exit_codes::OK);
     }
-    if let Some(place) = place {
-        ui.note_lines(&handover::commands(place, url, token.name.as_str()));
-    }
+    let unwrap_at = issued.wrapped.is_some().then_some(url);
+    paste.say(ui, issued.commands.as_ref(), &Handover { link: url, name: token.name.as_str(), unwrap_at });
     let [keep, start] = handover::start(url);
     let watch = [format!("legation delegate ls --token {}", token.id), format!("legation token revoke {}", token.id)];
     ui.next(&if issued.wrapped.is_some() { watch.to_vec() } else { [vec![keep, start], watch.to_vec()].concat() });

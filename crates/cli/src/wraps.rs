@@ -6,14 +6,16 @@ use std::{
 };
 
 use clap::Args;
-use legation_api::wraps::{OpenWrap, Unwrapped, WrapCode};
-use legation_model::{secret::SecretText, token::DEFAULT_TOKEN, wrap::WrapCode as Code};
+use legation_api::{
+    handover::{Handover, unwrap},
+    wraps::{OpenWrap, WrapCode},
+};
+use legation_model::{secret::SecretText, wrap::WrapCode as Code};
 
 use crate::{
     Context, Failure, exit_codes,
-    handover::{self, Place},
+    handover::{self, Paste},
     private_file,
-    shell_words::quoted,
     ui::{self, Format},
     values::show_time,
 };
@@ -27,9 +29,9 @@ pub struct Unwrap {
     /// File with the code, readable only by its owner [default: standard input, or a question on a terminal]
     #[arg(long, value_name = "FILE")]
     code_file: Option<PathBuf>,
-    /// Also say, on standard error, what to paste where the delegate is to run
-    #[arg(long, value_enum, value_name = "PLACE")]
-    commands: Option<Place>,
+    /// What to paste then.
+    #[command(flatten)]
+    paste: Paste,
 }
 
 impl Unwrap {
@@ -49,17 +51,11 @@ impl Unwrap {
             "token {} ({}) in {}: this is its value; the code does not open again",
             opened.name, opened.token, opened.scope
         ));
-        if let Some(place) = self.commands {
-            ui.note_lines(&handover::commands(place, client.url(), delegate_name(&opened)));
-        }
+        let own = Handover { link: client.url(), name: opened.name.as_str(), unwrap_at: None };
+        self.paste.say(ui, opened.commands.as_ref(), &own);
         ui.next(&handover::start(client.url()));
         Ok(exit_codes::OK)
     }
-}
-
-/// What a delegate with this token may be called: like the token, unless that has the name that all have.
-fn delegate_name(opened: &Unwrapped) -> &str {
-    if opened.name.as_str() == DEFAULT_TOKEN { "delegate" } else { opened.name.as_str() }
 }
 
 /// The code, checked before anything is sent. It is no argument, since every user of the machine sees those.
@@ -85,10 +81,6 @@ fn from_input() -> Result<String, Failure> {
 
 /// What the maker of a code hands over with it.
 pub(crate) fn to_open(url: &str, code: &WrapCode) -> String {
-    format!(
-        "it opens once, until {}: hand it over, and where the delegate is to run paste\n  (umask 077; legation token unwrap --url {} > {})",
-        show_time(code.expires_at),
-        quoted(url),
-        handover::FILE
-    )
+    let until = show_time(code.expires_at);
+    format!("it opens once, until {until}: hand it over, and where the delegate is to run paste\n  {}", unwrap(url))
 }

@@ -136,6 +136,9 @@ pub struct Settings {
     /// Address under which people and programs reach the API, such as https://legation.example.com, when that is not the one it listens on.
     #[arg(long, env = "LEGATION_PUBLIC_URL", value_name = "URL", global = true)]
     pub public_url: Option<String>,
+    /// Address under which delegates connect, when that is not public-url.
+    #[arg(long, env = "LEGATION_PUBLIC_LINK_URL", value_name = "URL", global = true)]
+    pub public_link_url: Option<String>,
     /// How long a console session may last, however much it is used: up to 30d [default: 12h].
     #[arg(long, env = "LEGATION_CONSOLE_LIFETIME", value_name = "DURATION", global = true)]
     pub console_lifetime: Option<String>,
@@ -174,8 +177,10 @@ pub struct Config {
     pub timing: Timing,
     /// How long audit records are kept, in milliseconds; for ever without it.
     pub audit_keep: Option<Millis>,
-    /// Where the API is reached, without a slash at its end.
+    /// Where people reach the API, without a slash at its end.
     pub public_url: Option<String>,
+    /// Where delegates connect, where that is said apart; without a slash at its end.
+    pub public_link_url: Option<String>,
     /// How long console sessions last.
     pub console: Console,
     /// See [`Settings`].
@@ -275,6 +280,7 @@ impl Settings {
             first_retry: self.first_retry.or(other.first_retry),
             audit_keep: self.audit_keep.or(other.audit_keep),
             public_url: self.public_url.or(other.public_url),
+            public_link_url: self.public_link_url.or(other.public_link_url),
             console_lifetime: self.console_lifetime.or(other.console_lifetime),
             console_idle: self.console_idle.or(other.console_idle),
             log: self.log.or(other.log),
@@ -309,7 +315,8 @@ impl Config {
             trusted_proxies: trusted_proxies(&settings)?,
             timing: timing(&settings)?,
             audit_keep: audit_keep(&settings)?,
-            public_url: public_url(&settings)?,
+            public_url: public_url("public-url", settings.public_url.as_deref())?,
+            public_link_url: public_url("public-link-url", settings.public_link_url.as_deref())?,
             console: console(&settings)?,
             log_json: log_json(&settings)?,
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
@@ -321,6 +328,13 @@ impl Config {
 }
 
 impl Config {
+    /// Where delegates connect, as far as it was said. The API's address is theirs too, unless they have a listener of
+    /// their own.
+    pub fn link_address(&self) -> Option<&str> {
+        let shared = self.public_url.as_deref().filter(|_| self.link_listen.is_none());
+        self.public_link_url.as_deref().or(shared)
+    }
+
     /// Whether browsers reach the API by https, as far as is known here.
     pub fn by_https(&self) -> bool {
         let public = self.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
@@ -328,16 +342,16 @@ impl Config {
     }
 }
 
-fn public_url(settings: &Settings) -> anyhow::Result<Option<String>> {
-    let Some(text) = settings.public_url.as_deref() else { return Ok(None) };
+fn public_url(name: &str, text: Option<&str>) -> anyhow::Result<Option<String>> {
+    let Some(text) = text else { return Ok(None) };
     let text = text.trim_end_matches('/');
     let url: Option<axum::http::Uri> = text.parse().ok();
     let plain = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.path() == "/");
     let plain =
         plain.filter(|url| url.query().is_none() && url.authority().is_some_and(|at| !at.as_str().contains('@')));
-    plain.context(
-        "public-url is not like https://legation.example.com: scheme, host and perhaps a port, nothing else",
-    )?;
+    plain.with_context(|| {
+        format!("{name} is not like https://legation.example.com: scheme, host and perhaps a port, nothing else")
+    })?;
     Ok(Some(text.to_ascii_lowercase()))
 }
 
@@ -489,7 +503,30 @@ mod tests {
             let settings = Settings { trusted_proxies: Some(vec![text.into()]), ..Default::default() };
             assert!(refused(settings).contains(told), "{text}");
         }
+        for wrong in ["legation.example.com", "ftp://h", "https://h/path", "https://u:p@h", "https://h?q", "https://"] {
+            let settings = Settings { public_link_url: Some(wrong.into()), ..Default::default() };
+            assert!(refused(settings).contains("public-link-url"), "{wrong}");
+        }
         assert!(toml::from_str::<Settings>("lise = 1").is_err(), "an unknown key is a mistake");
+    }
+
+    #[test]
+    fn delegates_connect_where_it_was_said() {
+        let link = |public: Option<&str>, link: Option<&str>, own: bool| {
+            let settings = Settings {
+                public_url: public.map(Into::into),
+                public_link_url: link.map(Into::into),
+                link_listen: own.then(|| "127.0.0.1:1".parse().expect("an address")),
+                data_dir: Some("/d".into()),
+                config_dir: Some("/c".into()),
+                ..Default::default()
+            };
+            Config::new(settings).expect("settings").link_address().map(str::to_owned)
+        };
+        assert_eq!(link(Some("https://API/"), None, false).as_deref(), Some("https://api"));
+        assert_eq!(link(Some("https://api"), None, true), None, "nobody said where the listener is reached");
+        assert_eq!(link(Some("https://api"), Some("https://link"), true).as_deref(), Some("https://link"));
+        assert_eq!(link(None, None, false), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Delegate tokens: create, issue, list, delete. Their end has a file of its own.
 
-use legation_api::{Code, Problem, token_update::UpdateToken, tokens::Token as ApiToken};
+use legation_api::{Code, Problem, handover::Commands, token_update::UpdateToken, tokens::Token as ApiToken};
 use legation_model::{
     Millis, Name, Scope, Secret, Text,
     ids::TokenId,
@@ -181,6 +181,12 @@ impl Manager {
         });
         let token = self.store.write(work).await??;
         Ok(self.issued(token, draft))
+    }
+
+    /// What to paste where a delegate of a token is to run. Whatever a request says of this Manager's address is not
+    /// believed: who can send one to somebody else's browser would choose where that person's delegates connect.
+    pub fn commands(&self, name: &Name, wrapped: bool) -> Commands {
+        Commands::new(name, self.config.link_address(), self.config.public_url.as_deref(), wrapped)
     }
 
     /// One token.

@@ -65,6 +65,7 @@ pub(crate) fn issued(value: Option<&str>) -> IssuedToken {
         value: value.map(|value| SecretText::new(value.to_owned())),
         code: None,
         wrapped: None,
+        commands: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tokens: the value is printed once and alone; a revoke asks, shows and waits.
 
 use insta::assert_snapshot;
+use legation_api::{handover::Commands, tokens::IssuedToken};
 use legation_cli::exit_codes;
 use legation_model::secret::Secret;
 use legation_model::token::Token as TokenValue;
@@ -46,12 +47,26 @@ async fn the_value_stands_alone_on_standard_output() {
 
 #[tokio::test]
 async fn what_to_paste_goes_beside_the_value_and_never_holds_it() {
-    for place in ["env", "docker", "kubectl", "systemd"] {
+    for place in ["env", "docker", "helm", "kubectl", "systemd"] {
         let fake = Fake::start().await;
         fake.on("POST /api/v1/tokens", &issued(Some("ldt_value")));
         let ran = Home::of(&fake).run(&["token", "create", "build", "--commands", place]).await;
         assert_eq!((ran.code, ran.out.as_str()), (0, "ldt_value\n"), "{ran:?}");
         assert!(ran.err.contains("legation-delegate") && !ran.err.contains("ldt_value"), "{ran:?}");
+        assert!(ran.err.contains(&fake.url), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_to_paste_has_the_address_that_the_manager_says_it_has() {
+    for (link, shown) in [(Some("https://link.example:7430"), true), (None, false)] {
+        let fake = Fake::start().await;
+        let commands = Some(Commands::new(&token().name, link, None, false));
+        fake.on("POST /api/v1/tokens", &IssuedToken { commands, ..issued(Some("ldt_value")) });
+        let ran = Home::of(&fake).run(&["token", "create", "build", "--commands", "env"]).await;
+        assert_eq!(ran.err.contains("MANAGER_HOST_AND_PORT=https://link.example:7430"), shown, "{ran:?}");
+        assert!(shown || ran.err.contains(&format!("MANAGER_HOST_AND_PORT={}", fake.url)), "{ran:?}");
+        assert!(!ran.err.contains("your-manager.invalid"), "{ran:?}");
     }
 }
 

@@ -176,6 +176,7 @@ fn issued(secret: u8) -> IssuedToken {
         value: Some(value(secret).reveal()),
         code: None,
         wrapped: None,
+        commands: None,
     }
 }
 

@@ -33,7 +33,7 @@ fn wrapped() -> IssuedToken {
 fn opened() -> Unwrapped {
     let value = SecretText::new("ldt_the-value".to_owned());
     let token = token();
-    Unwrapped { token: TOKEN, name: token.name, scope: token.scope, generation: 1, value }
+    Unwrapped { token: TOKEN, name: token.name, scope: token.scope, generation: 1, value, commands: None }
 }
 
 async fn with_input(home: &Home, arguments: &[&str], input: &str) -> Ran {

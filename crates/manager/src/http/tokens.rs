@@ -63,7 +63,7 @@ pub(super) async fn create(
     let CreateToken { scope, name, description, issue, wrap_ttl_ms: wrap, .. } = asked;
     let new = NewToken { scope, name, description, limits, issue, wrap };
     let issued = manager.create_token(&caller, new, body.once).await?;
-    Ok(Json(StatusCode::CREATED, shown_once(issued)))
+    Ok(Json(StatusCode::CREATED, shown_once(&manager, issued)))
 }
 
 /// Shows a token, never its value. The `ETag` is what a change needs as `If-Match`.
@@ -96,7 +96,7 @@ pub(super) async fn issue(
         let generation = issued.token.generation + 1;
         return Ok(ok(IssuePreview { token: Token::from(&issued.token), generation }).into_response());
     }
-    Ok(ok(shown_once(issued)).into_response())
+    Ok(ok(shown_once(&manager, issued)).into_response())
 }
 
 /// Changes a token that is still at the version in `If-Match`: name, description, limits. When this answers, delegates
@@ -131,7 +131,7 @@ pub(super) async fn delete(
     Ok(ok(DeletedToken { token: Token::from(&token) }))
 }
 
-fn shown_once(issued: Issued) -> IssuedToken {
+fn shown_once(manager: &Manager, issued: Issued) -> IssuedToken {
     let code = match (&issued.value, &issued.wrapped, issued.token.generation) {
         (Some(_), _, _) => None,
         (None, Some(_), _) => Some(NoValue::Wrapped),
@@ -141,5 +141,7 @@ fn shown_once(issued: Issued) -> IssuedToken {
     let wrap = issued.wrapped.as_ref().map(|(_, wrap)| Wrap::from(wrap));
     let wrapped =
         issued.wrapped.map(|(code, wrap)| WrapCode { id: wrap.id, code: code.reveal(), expires_at: wrap.expires_at });
-    IssuedToken { token: Token { wrap, ..Token::from(&issued.token) }, value: issued.value, code, wrapped }
+    let there = issued.value.is_some() || wrapped.is_some();
+    let commands = there.then(|| manager.commands(&issued.token.name, wrapped.is_some()));
+    IssuedToken { token: Token { wrap, ..Token::from(&issued.token) }, value: issued.value, code, wrapped, commands }
 }

@@ -30,5 +30,6 @@ pub(super) async fn open(
         Problem::invalid("code", &error.to_string(), "copy the code again from where it was shown")
     })?;
     let Opened { token, generation, value } = manager.unwrap(&visitor.source, visitor.request, code).await?;
-    Ok(ok(Unwrapped { token: token.id, name: token.name, scope: token.scope, generation, value }))
+    let commands = Some(manager.commands(&token.name, false));
+    Ok(ok(Unwrapped { token: token.id, name: token.name, scope: token.scope, generation, value, commands }))
 }

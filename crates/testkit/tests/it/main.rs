@@ -27,6 +27,7 @@ mod flood;
 mod hostile;
 mod house;
 mod inside;
+mod kubernetes;
 mod life;
 mod load;
 mod network;

@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod audit_reading;
 mod canary;
+mod commands;
 mod connections;
 mod delegates;
 mod enrolment;
