@@ -101,7 +101,7 @@ async fn each_change_is_a_record_of_a_chain_that_holds(engine: Engine) {
     let records = records(&inside).await;
     assert_chained(&records);
     for (action, object, scope, before, after) in [
-        ("account.create", "acme".to_owned(), "acme", Value::Null, json!({"description": "tools"})),
+        ("account.create", "acme".to_owned(), "acme", Value::Null, json!({"description": "tools", "reveal": "never"})),
         (
             "token.issue",
             token.to_string(),
