@@ -1,9 +1,9 @@
 //! Who used a token, when, and from where.
 //!
 //! A connection that is let in is noted in memory, which costs the way in one lock. The sweep writes what was noted, the
-//! transaction of a revocation what there is of its token, and a Manager that is stopped the rest: one that is killed
-//! loses at most what happened since the last sweep. Like everything that comes of a token's sessions, a note is written
-//! inside its gate.
+//! transaction of a revocation a portion of what there is of its token, the completion of its receipt the rest, and a Manager
+//! that is stopped what is left: one that is killed loses at most what happened since the last sweep. Like everything that
+//! comes of a token's sessions, a note is written inside its gate.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -57,16 +57,9 @@ impl TokenUses {
         }
     }
 
-    /// Takes what there is of one token, for its last write.
+    /// Takes a portion of what there is of one token.
     pub(crate) fn take_of(&self, token: TokenId) -> Vec<TokenUse> {
-        let mut taken = Vec::new();
-        lock(&self.noted).retain(|key, noted| {
-            key.0 != token || {
-                taken.push(noted.clone());
-                false
-            }
-        });
-        taken
+        self.take(|of| of == token)
     }
 
     /// Takes a portion of tokens that let it be written.
@@ -111,13 +104,19 @@ impl Manager {
             if noted.is_empty() {
                 return Ok(());
             }
-            let written = noted.clone();
-            let write = job(move |tx| Box::pin(async move { token_uses::note(tx, &written).await }));
-            if let Err(error) = self.store.write(write).await {
-                self.token_uses.keep(noted);
-                return Err(error);
-            }
+            self.store_uses(noted, false).await?;
         }
+    }
+
+    /// Writes a portion; what could not be written stays noted.
+    async fn store_uses(&self, noted: Vec<TokenUse>, urgent: bool) -> Result<(), StoreError> {
+        let written = noted.clone();
+        let write = job(move |tx| Box::pin(async move { token_uses::note(tx, &written).await }));
+        let stored = if urgent { self.store.write_first(write).await } else { self.store.write(write).await };
+        if stored.is_err() {
+            self.token_uses.keep(noted);
+        }
+        stored
     }
 
     fn enter(&self, token: TokenId) -> Option<Entered> {
@@ -141,6 +140,18 @@ impl Manager {
             if let Ok(_inside) = session.token.enter(&self.clock) {
                 self.note_use(&session, 0);
             }
+        }
+    }
+
+    /// Writes what is left of a token that has ended, before its receipt is complete. Nothing is added meanwhile: its gate is
+    /// empty and its sessions are closed.
+    pub(crate) async fn write_last_uses(&self, token: TokenId) -> Result<(), StoreError> {
+        loop {
+            let noted = self.token_uses.take_of(token);
+            if noted.is_empty() {
+                return Ok(());
+            }
+            self.store_uses(noted, true).await?;
         }
     }
 
@@ -198,8 +209,13 @@ mod tests {
         assert_eq!(portion.len(), WRITTEN_TOGETHER);
         all.keep(portion);
         assert_eq!(all.take_of(TokenId([2; 16])), []);
-        let taken = all.take_of(TokenId([1; 16]));
-        assert_eq!((taken.len(), lock(&all.noted).len()), (NOTED_MAX, 0));
+        let mut taken = Vec::new();
+        while taken.len() < NOTED_MAX {
+            let portion = all.take_of(TokenId([1; 16]));
+            assert!((1..=WRITTEN_TOGETHER).contains(&portion.len()));
+            taken.extend(portion);
+        }
+        assert!(lock(&all.noted).is_empty());
         let three = taken.iter().find(|noted| noted.delegate == used(3, 0, 0).delegate).expect("it is there");
         assert_eq!((three.uses, three.first_at, three.last_at), (2, 5, 7));
     }
