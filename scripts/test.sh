@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 
 scripts/need.sh cc:build-essential initdb:postgresql tinyproxy:tinyproxy-bin nats-server:nats-server \
     mosquitto:mosquitto
+scripts/python.sh >/dev/null
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/legation-test.XXXXXX")
 # PostgreSQL does not run as root; whoever it runs as must be able to reach its directory in here.

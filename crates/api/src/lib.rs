@@ -17,6 +17,7 @@ pub mod grants;
 pub mod health;
 pub mod json;
 pub mod logins;
+pub mod oidc;
 pub mod output;
 pub mod page;
 pub mod passwords;

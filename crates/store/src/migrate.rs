@@ -19,6 +19,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("canaries", include_str!("../migrations/0008_canaries.sql")),
     ("expiry_warnings", include_str!("../migrations/0009_expiry_warnings.sql")),
     ("logins", include_str!("../migrations/0010_logins.sql")),
+    ("oidc", include_str!("../migrations/0011_oidc.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -77,6 +78,7 @@ mod tests {
         "ee1ed7c066b5a1e622c95b0f0ad04393dba26cbffc33cd030731efd91bfb170a",
         "a440c01b32df7f2fff3dbee6d88cce3ff4cf3a604ecd5814130206290b5768ec",
         "e407935f55453bb03015d8cc1bb064ac5e3a87da4be9249f072c9e970391e622",
+        "31775f242f695fffd8f6ea0b88677a7ab5e30cae9921ae50fb2d6077829632f8",
     ];
 
     #[test]

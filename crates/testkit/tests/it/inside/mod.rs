@@ -14,6 +14,7 @@ mod keys;
 mod limits;
 mod listeners;
 mod logins;
+mod oidc;
 mod passwords;
 mod proof;
 mod raw;
