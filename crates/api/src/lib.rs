@@ -34,8 +34,10 @@ pub mod signing_keys;
 pub mod task_rules;
 pub mod tasks;
 pub mod token_update;
+pub mod token_uses;
 pub mod tokens;
 pub mod whoami;
+pub mod wraps;
 
 mod schema;
 mod spelled;

@@ -11,7 +11,7 @@ pub const LIMIT_MAX: u32 = 1000;
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct List<T> {
-    /// The items: tasks and receipts newest first, everything else oldest first.
+    /// The items: tasks, receipts and uses of a token newest first, everything else oldest first.
     pub items: Vec<T>,
     /// Where the next page begins: pass it as `cursor`. `null` on the last page.
     pub next: Option<String>,

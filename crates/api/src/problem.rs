@@ -185,6 +185,12 @@ codes! {
     /// As many as there may be.
     LimitReached = "limit_reached", 409, "There are as many as there may be",
         "remove some that are not needed any more";
+    /// The one-time code has done its work, or somebody else has used it.
+    AlreadyOpened = "already_opened", 410, "The one-time code was opened before",
+        "if that was not you, somebody else has the token's value: revoke the token now";
+    /// Nobody has opened the one-time code in time.
+    CodeExpired = "code_expired", 410, "The one-time code has expired",
+        "the value is lost: ask for a new token, and revoke this one";
     /// Too many attempts that failed came from the same place.
     TooManyAttempts = "too_many_attempts", 429, "Too many attempts have failed",
         "wait for the time in the Retry-After header, and try again";

@@ -24,8 +24,12 @@ pub const SCOPE: &str = "/api/v1/scopes/{scope}";
 pub const TOKENS: &str = "/api/v1/tokens";
 /// One token.
 pub const TOKEN: &str = "/api/v1/tokens/{token}";
+/// Who used a token, when, and from where.
+pub const TOKEN_USES: &str = "/api/v1/tokens/{token}/uses";
 /// Makes the secret of an unissued token.
 pub const TOKEN_ISSUE: &str = "/api/v1/tokens/{token}/issue";
+/// Opens a one-time code; the code says who may.
+pub const UNWRAP: &str = "/api/v1/unwrap";
 /// Revokes tokens of a scope.
 pub const TOKENS_REVOKE: &str = "/api/v1/tokens/revoke";
 /// Revokes a token, or takes back that it will be.
@@ -118,7 +122,9 @@ pub const ALL: &[&str] = &[
     SCOPE,
     TOKENS,
     TOKEN,
+    TOKEN_USES,
     TOKEN_ISSUE,
+    UNWRAP,
     TOKENS_REVOKE,
     TOKEN_REVOKE,
     DELEGATES,

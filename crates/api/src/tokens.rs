@@ -11,7 +11,10 @@ use legation_model::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::Problem;
+use crate::{
+    Problem,
+    wraps::{self, Wrap, WrapCode},
+};
 
 /// Entries in each of a token's lists, so that admission stays cheap.
 pub const LIMIT_ENTRIES_MAX: usize = 64;
@@ -83,6 +86,11 @@ pub struct Token {
     pub receipt: Option<ReceiptId>,
     /// The last time a delegate proved it, to within a minute.
     pub last_used_at: Option<Millis>,
+    /// How many connections were let in with it, up to the newest few seconds.
+    #[serde(default)]
+    pub uses: u64,
+    /// What became of its value, if that was put under a one-time code.
+    pub wrap: Option<Wrap>,
 }
 
 impl From<&DelegateToken> for Token {
@@ -114,6 +122,8 @@ impl From<&DelegateToken> for Token {
             revoked_reason: token.revoked_reason.clone(),
             receipt: token.receipt,
             last_used_at: token.last_used_at,
+            uses: token.uses,
+            wrap: None,
         }
     }
 }
@@ -165,6 +175,9 @@ pub struct CreateToken {
     /// record, and cut off; it never becomes a delegate.
     #[serde(default)]
     pub canary: bool,
+    /// Answers with a one-time code in the place of the value; how long the code opens: a minute to 7 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrap_ttl_ms: Option<Millis>,
 }
 
 const fn yes() -> bool {
@@ -187,6 +200,7 @@ impl CreateToken {
             enrolment: Enrolment::Open,
             ephemeral: false,
             canary: false,
+            wrap_ttl_ms: None,
         }
     }
 
@@ -195,6 +209,11 @@ impl CreateToken {
     /// # Errors
     /// `invalid_request` with the field and what to write instead.
     pub fn check(&self, now: Millis) -> Result<(), Problem> {
+        if self.wrap_ttl_ms.is_some() && !self.issue {
+            let fix = "leave it out, or ask for the code when the token is issued";
+            return Err(Problem::invalid("wrap_ttl_ms", "a token that is not issued has no value", fix));
+        }
+        wraps::check_ttl(self.wrap_ttl_ms)?;
         check_limits(&self.limits(), now)
     }
 
@@ -210,6 +229,25 @@ impl CreateToken {
             ephemeral: self.ephemeral,
             canary: self.canary,
         }
+    }
+}
+
+/// Issues a token that has no value yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssueToken {
+    /// Answers with a one-time code in the place of the value; how long the code opens: a minute to 7 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrap_ttl_ms: Option<Millis>,
+}
+
+impl IssueToken {
+    /// The rules that a type cannot express.
+    ///
+    /// # Errors
+    /// `invalid_request` with the field and what to write instead.
+    pub fn check(&self) -> Result<(), Problem> {
+        wraps::check_ttl(self.wrap_ttl_ms)
     }
 }
 
@@ -248,6 +286,9 @@ pub struct IssuedToken {
     /// Why `value` is `null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<NoValue>,
+    /// What opens the value, once, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrapped: Option<WrapCode>,
 }
 
 /// Why a token's value is not in the answer.
@@ -258,6 +299,8 @@ pub enum NoValue {
     ValueAlreadyShown,
     /// The token was created without being issued.
     NotIssued,
+    /// It is under a one-time code, which the answer has.
+    Wrapped,
 }
 
 /// What issuing would do now.
@@ -287,13 +330,38 @@ pub struct TokensQuery {
     /// Only those of this name.
     #[param(value_type = Option<String>)]
     pub name: Option<Name>,
-    /// Also those that are revoked; deleted ones never appear.
+    /// Also those that are revoked; deleted ones appear only by their status.
     #[serde(default)]
     pub include_revoked: bool,
+    /// Only those of this status; revoked and deleted ones too, if it is theirs.
+    #[param(schema_with = crate::schema::token_status)]
+    pub status: Option<TokenStatus>,
+    /// Only those that expire within so many milliseconds and have not ended; more than nothing.
+    pub expiring_within_ms: Option<Millis>,
+    /// Only those that were created before this time and not used since; it must have come.
+    pub unused_since: Option<Millis>,
     /// Items on the page, 1 to 1000; 100 when absent.
     pub limit: Option<u32>,
     /// `next` of the page before.
     pub cursor: Option<String>,
+}
+
+impl TokensQuery {
+    /// By when tokens expire that are asked for, if that is asked for; `now` is the Manager's wall clock.
+    ///
+    /// # Errors
+    /// `invalid_request` for a length or a time that asks for nothing.
+    pub fn expires_by(&self, now: Millis) -> Result<Option<Millis>, Problem> {
+        if self.unused_since.is_some_and(|since| since > now) {
+            let fix = format!("use a time up to {now}, in milliseconds since 1970, or leave it out");
+            return Err(Problem::invalid("unused_since", "the time has not come", fix));
+        }
+        let Some(within) = self.expiring_within_ms else { return Ok(None) };
+        // The last millisecond stands for no time at all.
+        let by = (within > 0).then(|| now.checked_add(within)).flatten().filter(|by| *by < Millis::MAX);
+        let fix = "use a length of time in milliseconds, such as 604800000 for a week, or leave it out";
+        by.map(Some).ok_or_else(|| Problem::invalid("expiring_within_ms", "the length is out of range", fix))
+    }
 }
 
 pub(crate) mod value {

@@ -182,6 +182,11 @@ impl Settings {
         Self { url, key, key_is_given, asks: false, ca_file: global.ca_file.clone().or(file.ca_file) }
     }
 
+    /// The same for what needs no key, such as opening a one-time code.
+    pub fn without_key(self) -> Self {
+        Self { key: None, asks: false, ..self }
+    }
+
     /// The client for these settings. Where the Manager wants to be shown once more who it is, it asks a person at a
     /// terminal for the password, and goes on.
     ///

@@ -32,6 +32,14 @@ pub fn commands(place: Place, url: &str, name: &str) -> String {
     text.replace("{file}", FILE).replace("{url}", url).replace("{name}", name)
 }
 
+/// How to start a delegate with the value in the file, for somebody who knows the rest.
+pub fn start(url: &str) -> [String; 2] {
+    [
+        format!("keep the value in a file that only its reader can open ({FILE}), then start a delegate:"),
+        format!("DELEGATE_TOKEN_FILE={FILE} MANAGER_HOST_AND_PORT={url} legation-delegate"),
+    ]
+}
+
 const ENV: &str = r#"# {file}: the value, readable by its owner alone (umask 077)
 export DELEGATE_TOKEN_FILE="$PWD/{file}" MANAGER_HOST_AND_PORT={url} DELEGATE_NAME={name}
 legation-delegate

@@ -32,11 +32,13 @@ pub mod signing_keys;
 pub mod task_run;
 pub mod tasks;
 pub mod token_edit;
+pub mod token_uses;
 pub mod tokens;
 pub mod ui;
 pub mod up;
 pub mod values;
 pub mod whoami;
+pub mod wraps;
 
 use clap::Parser as _;
 use legation_api::client::Client;
@@ -49,6 +51,7 @@ use crate::{
     audit::Audit,
     config::Settings,
     receipts::Receipts,
+    tokens::Tokens,
     ui::Ui,
 };
 
@@ -84,6 +87,11 @@ async fn dispatch(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
         Ok(Context { client: settings.client()?, ui: ui.clone() })
     };
     match cli.command {
+        // Whoever has a code need not have a key, and one that is there is not for this.
+        Command::Token(Tokens::Unwrap(unwrap)) => {
+            let settings = Settings::load(&cli.global)?.without_key();
+            unwrap.run(&Context { client: settings.client()?, ui: ui.clone() }).await
+        }
         Command::Token(command) => command.run(&context()?).await,
         Command::Delegate(command) => command.run(&context()?).await,
         Command::Task(command) => command.run(&context()?).await,

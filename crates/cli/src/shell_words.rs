@@ -8,7 +8,8 @@ pub fn script(words: &[String]) -> String {
     }
 }
 
-fn quoted(word: &str) -> String {
+/// One word, as a shell reads it.
+pub fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {
         return word.to_owned();

@@ -1,4 +1,4 @@
-//! `legation token`: create, issue, ls, show, rm. `edit`, `revoke` and `revoke-all` have files of their own.
+//! `legation token`: create, issue, ls, rm. The other commands have files of their own.
 
 use clap::{
     Args, Subcommand,
@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use legation_api::{
     Code,
     client::Client,
-    tokens::{CreateToken, IssuedToken, Token, TokensQuery},
+    tokens::{CreateToken, IssueToken, IssuedToken, Token, TokensQuery},
+    wraps::Wrap,
 };
 use legation_model::{
     Millis, Name, Scope, Text,
@@ -26,8 +27,10 @@ use crate::{
     revoke::Revoke,
     revoke_many::RevokeAll,
     token_edit::Edit,
+    token_uses,
     ui::{self, Format, Row, Show, Ui},
-    values::{show_time, show_when, time},
+    values::{length, show_time, show_when, time, time_past},
+    wraps::{self, Unwrap},
 };
 
 /// What to do with tokens.
@@ -43,10 +46,12 @@ pub enum Tokens {
         /// Only say what would happen
         #[arg(long)]
         dry_run: bool,
-        /// Also say, on standard error, what to paste where a delegate is to run
-        #[arg(long, value_enum, value_name = "PLACE")]
-        commands: Option<Place>,
+        /// How its value is handed over.
+        #[command(flatten)]
+        handing: Handing,
     },
+    /// Open a one-time code and print the value behind it, once; needs the Manager's address and no API key
+    Unwrap(Unwrap),
     /// List tokens; never their values
     Ls {
         /// Only those of this scope and below
@@ -58,15 +63,33 @@ pub enum Tokens {
         /// Also those that are revoked
         #[arg(long, short)]
         all: bool,
+        /// Only those of this status; deleted ones are listed by it alone
+        #[arg(long, value_parser = status(), value_name = "STATUS")]
+        status: Option<TokenStatus>,
+        /// Only those that expire within this time, such as 7d
+        #[arg(long, value_parser = length, value_name = "DURATION")]
+        expiring_within: Option<Millis>,
+        /// Only those that nobody used since: RFC 3339, or 30d for thirty days ago; created later ones are left out
+        #[arg(long, value_parser = time_past, value_name = "TIME")]
+        unused_since: Option<Millis>,
         /// How much to show.
         #[command(flatten)]
         paging: Paging,
     },
-    /// Show a token; never its value
+    /// Show a token, who holds it and who held it before; never its value
     Show {
         /// Which token.
         #[command(flatten)]
         token: Which,
+    },
+    /// List who used a token, when, and from where; newest first
+    Uses {
+        /// Which token.
+        #[command(flatten)]
+        token: Which,
+        /// How much to show.
+        #[command(flatten)]
+        paging: Paging,
     },
     /// Change a token's name, description or limits; delegates that a limit now excludes are disconnected
     Edit(Box<Edit>),
@@ -104,6 +127,17 @@ impl Which {
     pub async fn find(&self, client: &Client) -> Result<Token, Failure> {
         find(client, &self.token, &self.scope.scope).await
     }
+}
+
+/// How a value gets from here to where it is needed.
+#[derive(Debug, Args)]
+pub struct Handing {
+    /// Print a one-time code in the place of the value, which opens once and for so long: 10m
+    #[arg(long, value_parser = length, value_name = "DURATION")]
+    wrap: Option<Millis>,
+    /// Also say, on standard error, what to paste where a delegate is to run
+    #[arg(long, value_enum, value_name = "PLACE")]
+    commands: Option<Place>,
 }
 
 /// What a new token is like.
@@ -144,12 +178,16 @@ pub struct Create {
     /// Do not make its value yet
     #[arg(long)]
     unissued: bool,
-    /// Also say, on standard error, what to paste where a delegate is to run
-    #[arg(long, value_enum, value_name = "PLACE")]
-    commands: Option<Place>,
+    /// How its value is handed over.
+    #[command(flatten)]
+    handing: Handing,
     /// Makes a repetition of this command harmless: the same key creates once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+}
+
+fn status() -> impl TypedValueParser<Value = TokenStatus> {
+    PossibleValuesParser::new(TokenStatus::ALL.map(TokenStatus::as_str)).try_map(|word| word.parse::<TokenStatus>())
 }
 
 /// Reads the word for it.
@@ -166,22 +204,26 @@ impl Tokens {
         let (client, ui) = (&context.client, &context.ui);
         match self {
             Self::Create(create) => create.run(context).await,
-            Self::Issue { token, dry_run, commands } => issue(context, &token, dry_run, commands).await,
-            Self::Ls { scope, name, all, paging } => {
-                let page = async |limit, cursor| {
-                    let (scope, name) = (scope.clone(), name.clone());
-                    client.tokens(&TokensQuery { scope, name, include_revoked: all, limit, cursor }).await
+            Self::Issue { token, dry_run, handing } => issue(context, &token, dry_run, &handing).await,
+            Self::Unwrap(unwrap) => unwrap.run(context).await,
+            Self::Ls { scope, name, all, status, expiring_within, unused_since, paging } => {
+                let (expiring_within_ms, include_revoked) = (expiring_within, all);
+                let query = TokensQuery {
+                    scope,
+                    name,
+                    include_revoked,
+                    status,
+                    expiring_within_ms,
+                    unused_since,
+                    ..TokensQuery::default()
                 };
+                let page = async |limit, cursor| client.tokens(&TokensQuery { limit, cursor, ..query.clone() }).await;
                 ui.list(&paging.collect(page).await?)?;
                 ui.next(&["legation token show TOKEN".to_owned(), "legation token create NAME".to_owned()]);
                 Ok(exit_codes::OK)
             }
-            Self::Show { token } => {
-                let token = token.find(client).await?;
-                ui.show(&token)?;
-                ui.next(&after_show(&token));
-                Ok(exit_codes::OK)
-            }
+            Self::Show { token } => token_uses::show(context, &token).await,
+            Self::Uses { token, paging } => token_uses::list(context, &token, paging).await,
             Self::Edit(edit) => edit.run(context).await,
             Self::Revoke(revoke) => revoke.run(context).await,
             Self::RevokeAll(all) => all.run(context).await,
@@ -206,13 +248,14 @@ impl Create {
             enrolment: self.enrolment,
             ephemeral: self.ephemeral,
             canary: self.canary,
+            wrap_ttl_ms: self.handing.wrap,
         };
         let issued = client.create_token(&request).await?;
-        show_issued(&context.ui, client.url(), &issued, self.commands)
+        show_issued(&context.ui, client.url(), &issued, self.handing.commands)
     }
 }
 
-async fn issue(context: &Context, which: &Which, dry_run: bool, commands: Option<Place>) -> Result<u8, Failure> {
+async fn issue(context: &Context, which: &Which, dry_run: bool, handing: &Handing) -> Result<u8, Failure> {
     let token = which.find(&context.client).await?;
     if dry_run {
         let preview = context.client.preview_issue(token.id).await?;
@@ -220,40 +263,38 @@ async fn issue(context: &Context, which: &Which, dry_run: bool, commands: Option
         context.ui.show(&preview.token)?;
         return Ok(exit_codes::OK);
     }
-    let issued = context.client.issue_token(token.id).await?;
-    show_issued(&context.ui, context.client.url(), &issued, commands)
+    let issued = context.client.issue_token(token.id, &IssueToken { wrap_ttl_ms: handing.wrap }).await?;
+    show_issued(&context.ui, context.client.url(), &issued, handing.commands)
 }
 
-/// The value goes to standard output alone, so that `$(…)` and `>` catch it and nothing else.
+/// The value, or its code, goes to standard output alone, so that `$(…)` and `>` catch it and nothing else.
 fn show_issued(ui: &Ui, url: &str, issued: &IssuedToken, place: Option<Place>) -> Result<u8, Failure> {
     let token = &issued.token;
-    match (&issued.value, ui.format) {
+    let once = issued.value.as_ref().or(issued.wrapped.as_ref().map(|wrapped| &wrapped.code));
+    match (once, ui.format) {
         (_, Format::Json | Format::Yaml) => ui::print(&ui::data(ui.format, issued)?)?,
-        (Some(value), _) => ui::print(&ui::clean(value.expose()))?,
+        (Some(once), _) => ui::print(&ui::clean(once.expose()))?,
         (None, _) => ui.show(token)?,
     }
-    if issued.value.is_some() {
-        ui.note(&format!(
-            "token {} ({}) in {}: this is its value, shown only this once",
-            token.name, token.id, token.scope
-        ));
-        if let Some(place) = place {
-            ui.note_lines(&handover::commands(place, url, token.name.as_str()));
-        }
-        ui.next(&[
-            format!(
-                "keep the value in a file that only its reader can open ({}), then start a delegate:",
-                handover::FILE
-            ),
-            format!("DELEGATE_TOKEN_FILE={} MANAGER_HOST_AND_PORT={url} legation-delegate", handover::FILE),
-            format!("legation delegate ls --token {}", token.id),
-            format!("legation token revoke {}", token.id),
-        ]);
+    let named = format!("token {} ({}) in {}", token.name, token.id, token.scope);
+    if let Some(wrapped) = &issued.wrapped {
+        ui.note(&format!("{named}: this is a one-time code for its value, shown only this once"));
+        ui.note_lines(&wraps::to_open(url, wrapped));
+    } else if issued.value.is_some() {
+        ui.note(&format!("{named}: this is its value, shown only this once"));
     } else if token.status == TokenStatus::Unissued {
         ui.next(&[format!("legation token issue {}", token.id)]);
+        return Ok(exit_codes::OK);
     } else {
         ui.note("its value was shown before and is not shown again");
+        return Ok(exit_codes::OK);
     }
+    if let Some(place) = place {
+        ui.note_lines(&handover::commands(place, url, token.name.as_str()));
+    }
+    let [keep, start] = handover::start(url);
+    let watch = [format!("legation delegate ls --token {}", token.id), format!("legation token revoke {}", token.id)];
+    ui.next(&if issued.wrapped.is_some() { watch.to_vec() } else { [vec![keep, start], watch.to_vec()].concat() });
     Ok(exit_codes::OK)
 }
 
@@ -301,13 +342,26 @@ pub async fn find(client: &Client, text: &str, scope: &Scope) -> Result<Token, F
     })
 }
 
-fn after_show(token: &Token) -> Vec<String> {
+pub(crate) fn after_show(token: &Token) -> Vec<String> {
     match (token.status, token.receipt) {
         (TokenStatus::Unissued, _) => vec![format!("legation token issue {}", token.id)],
         (TokenStatus::Revoked, Some(receipt)) => {
             vec![format!("legation receipt show {receipt}"), format!("legation token rm {}", token.id)]
         }
         _ => vec![format!("legation delegate ls --token {}", token.id), format!("legation token revoke {}", token.id)],
+    }
+}
+
+/// What became of its one-time code, in words.
+fn wrap_state(wrap: &Wrap) -> String {
+    let late = match wrap.refused {
+        0 => String::new(),
+        times => format!("; tried {times} times after that"),
+    };
+    match (wrap.opened_at, &wrap.opened_from, wrap.ended_at) {
+        (Some(at), Some(from), _) => format!("opened {} from {from}{late}", show_time(at)),
+        (_, _, Some(at)) => format!("erased {}, opened by nobody{late}", show_time(at)),
+        _ => format!("waits until {}", show_time(wrap.expires_at)),
     }
 }
 
@@ -328,6 +382,8 @@ impl Show for Token {
             ("created", format!("{} by {}", show_time(self.created_at), self.created_by)),
             ("issued", show_when(self.issued_at)),
             ("last used", show_when(self.last_used_at)),
+            ("times used", self.uses.to_string()),
+            ("one-time code", self.wrap.as_ref().map(wrap_state).unwrap_or_default()),
             ("expires", show_when(self.expires_at)),
             ("max delegates", self.max_delegates.map(|max| max.to_string()).unwrap_or_default()),
             ("allowed cidrs", ui::joined(&self.allowed_cidrs)),

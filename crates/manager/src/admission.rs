@@ -90,6 +90,7 @@ impl Manager {
             token: Arc::clone(&live),
             delegate: id,
             hello,
+            address,
             admission,
             now: self.clock.boot(),
         });
@@ -109,6 +110,7 @@ impl Manager {
             session.stop(Some(retry("the Manager is stopping")));
         }
         self.settle_attempts(session, &held, open).await;
+        self.note_use(session, 1);
         Ok(Admission { registered, welcome, entered })
     }
 

@@ -20,7 +20,7 @@ use crate::{Manager, access::Caller, error::Refusal};
 /// Who does something, and where they come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// A key's name and id, `system`, or `host` for break-glass.
+    /// A key's name and id, `system`, `host` for break-glass, or `nobody` for who needs no key.
     pub name: String,
     /// The request's id, or empty.
     pub request: String,
@@ -37,6 +37,11 @@ impl Actor {
     /// Whoever may run commands on the Manager's host.
     pub fn host() -> Self {
         Self { name: "host".to_owned(), ..Self::system() }
+    }
+
+    /// Somebody without a key, from this address.
+    pub fn nobody(address: IpAddr, request: String) -> Self {
+        Self { name: "nobody".to_owned(), request, address: Some(address) }
     }
 
     /// The Manager itself, for what came to it from this address.

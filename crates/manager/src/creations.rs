@@ -9,6 +9,7 @@ use legation_model::{
 use legation_store::{
     StoreError, Tx, job,
     tokens::{self, TokenSecret},
+    wraps::{self, NewWrap},
 };
 
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     idempotency::{self, Idempotency, Made},
     scopes::KnownScopes,
     tokens::{change, shown},
+    wraps::created as wrap_created,
 };
 
 /// Creations in one transaction. Each has a call that waits for it, which bounds them.
@@ -30,6 +32,8 @@ pub(crate) struct Creation {
     pub(crate) token: DelegateToken,
     /// The sealed key of its first generation, where it has one at once.
     pub(crate) sealed: Option<Vec<u8>>,
+    /// Its value, where that is put under a one-time code.
+    pub(crate) wrap: Option<NewWrap>,
     pub(crate) once: Option<Idempotency>,
 }
 
@@ -54,8 +58,9 @@ async fn create_all(
     manager_key: ManagerKeyId,
 ) -> Result<Vec<Created>, StoreError> {
     let known = KnownScopes::read(tx, creations.iter().map(|new| new.token.scope.clone()).collect()).await?;
-    let (mut tokens, mut secrets, mut changes, mut created) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for Creation { actor, mut token, sealed, once } in creations {
+    let (mut tokens, mut secrets, mut wrapped) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut changes, mut created) = (Vec::new(), Vec::new());
+    for Creation { actor, mut token, sealed, wrap, once } in creations {
         if let Some(before) = idempotency::replay(tx, &actor, once.as_ref()).await? {
             created.push(before.map(Made::Replayed));
             continue;
@@ -69,12 +74,15 @@ async fn create_all(
             secrets.push(TokenSecret { token: token.id, generation: 1, sealed_psk });
         }
         idempotency::keep(tx, &actor, once.as_ref(), &token.id.to_string(), token.created_at).await?;
-        changes.push((actor, change("token.create", &token, String::new()).after(shown(&token))));
+        changes.push((actor.clone(), change("token.create", &token, String::new()).after(shown(&token))));
+        changes.extend(wrap.iter().map(|new| (actor.clone(), wrap_created(&new.wrap, &token.scope))));
+        wrapped.extend(wrap);
         created.push(Ok(Made::Fresh(token.clone())));
         tokens.push(token);
     }
     tokens::insert_all(tx, &tokens).await?;
     tokens::add_secrets(tx, &secrets, manager_key).await?;
+    wraps::insert_all(tx, &wrapped).await?;
     if let Some(last) = tokens.last() {
         audit::append_all(tx, last.created_at, changes).await?;
     }

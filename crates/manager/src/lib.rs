@@ -69,10 +69,12 @@ pub mod system;
 pub mod tasks;
 pub mod timings;
 pub mod tls;
+pub mod token_uses;
 pub mod tokens;
 mod vouched;
 pub mod warnings;
 mod whole_file;
+pub mod wraps;
 
 use std::{
     collections::HashSet,
@@ -92,7 +94,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::JumpGuard, config::Config, handshakes::Handshakes, keys::Keys, live::LiveTokens, metrics::Metrics,
-    queue::Queue, sessions::Sessions, shared::Shared, sweep::Seen,
+    queue::Queue, sessions::Sessions, shared::Shared, sweep::Seen, token_uses::TokenUses,
 };
 
 pub use start::{Running, start};
@@ -113,6 +115,8 @@ pub struct Manager {
     pub tokens: Arc<LiveTokens>,
     /// Live sessions.
     pub sessions: Sessions,
+    /// Uses of tokens that are not written yet.
+    pub token_uses: TokenUses,
     /// Waiting tasks.
     pub queue: Queue,
     /// Counters.
@@ -131,6 +135,8 @@ pub struct Manager {
     pub(crate) submissions: Shared<tasks::Submission, tasks::Submitted>,
     pub(crate) reports: Shared<recording::Reported, recording::Recorded>,
     pub(crate) proofs: proofs::Proofs,
+    /// One-time codes that did not open, by source.
+    pub(crate) unwraps: proofs::Proofs,
     pub(crate) parted: parted::PartedLinks,
     pub(crate) seen: Seen,
     pub(crate) barred: barred::Barred,

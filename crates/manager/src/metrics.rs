@@ -46,10 +46,18 @@ pub struct Metrics {
     pub canaries: Counter,
     /// Logins and passwords that were refused.
     pub logins_refused: Counter,
+    /// Passwords that were hashed, to be stored or to be compared.
+    pub passwords_hashed: Counter,
     /// Tasks assigned.
     pub assigned: Counter,
     /// Revocations that were carried out, by a person or by expiry; a repeated one counts again.
     pub revocations: Counter,
+    /// One-time codes opened.
+    pub wraps_opened: Counter,
+    /// Attempts of somebody who has a one-time code, after its end.
+    pub wraps_refused: Counter,
+    /// One-time codes that nobody opened in time.
+    pub wraps_expired: Counter,
     /// Live sessions.
     pub sessions: Gauge,
     /// Waiting tasks.
@@ -83,10 +91,15 @@ impl Default for Metrics {
             "Delegate keys refused because they wait for approval or enrolment is closed",
         );
         let canaries = counter("canary_connections", "Connections that proved a canary token");
+        let passwords_hashed = counter("passwords_hashed", "Passwords hashed, each for some 20 ms of a processor");
         let logins_refused = counter("logins_refused", "Logins refused because of a wrong name or password");
         let assigned = counter("tasks_assigned", "Tasks assigned to a delegate");
         let revocations =
             counter("token_revocations", "Revocations carried out, by a person or by expiry, repeated ones included");
+        let wraps_opened = counter("wraps_opened", "One-time codes opened");
+        let help = "Attempts to open a one-time code that was opened before or has ended otherwise";
+        let wraps_refused = counter("wraps_refused", help);
+        let wraps_expired = counter("wraps_expired", "One-time codes that nobody opened in time");
         let (sessions, queued) = (Gauge::default(), Gauge::default());
         registry.register("sessions", "Live sessions", sessions.clone());
         registry.register("tasks_queued", "Tasks waiting for a delegate", queued.clone());
@@ -114,8 +127,12 @@ impl Default for Metrics {
             not_enrolled,
             canaries,
             logins_refused,
+            passwords_hashed,
             assigned,
             revocations,
+            wraps_opened,
+            wraps_refused,
+            wraps_expired,
             sessions,
             queued,
             expiring,

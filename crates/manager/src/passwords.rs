@@ -198,6 +198,7 @@ impl Manager {
         let busy = || Refusal::new(Code::Overloaded, "too many passwords are being checked at this moment");
         let turn = tokio::time::timeout(TURN_WAIT, self.turns.0.acquire()).await.map_err(|_| busy())?;
         let _turn = turn.map_err(|_| busy())?;
+        self.metrics.passwords_hashed.inc();
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|_| Refusal::new(Code::Internal, "the Manager failed on a password"))
     }

@@ -141,7 +141,8 @@ impl Proofs {
         }
     }
 
-    fn failed(&self, from: IpAddr, now: Millis) -> Option<u64> {
+    /// Counts a failure; how many there were, when it is time to say so.
+    pub(crate) fn failed(&self, from: IpAddr, now: Millis) -> Option<u64> {
         lock(&self.0).of(from, now).fail(now)
     }
 

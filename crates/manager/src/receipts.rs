@@ -10,7 +10,7 @@ use legation_model::{
     ids::{BootId, DelegateId, ReceiptId, TokenId},
     receipt::{Receipt, ReceiptLine, Statement},
 };
-use legation_store::{Page, Paged, StoreError, Tx, delegates, job, receipts};
+use legation_store::{Page, Paged, StoreError, Tx, delegates, job, receipts, token_uses};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -178,8 +178,19 @@ impl Manager {
         receipt.statements = vec![opening, closed];
         receipt.completed_at = Some(now);
         let complete = receipt.clone();
-        let work = job(move |tx| Box::pin(async move { receipts::complete(tx, &complete).await }));
-        self.store.write_first(work).await?;
+        // Of those that were on their way in when the token ended.
+        let noted = self.token_uses.take_of(token);
+        let written = noted.clone();
+        let work = job(move |tx| {
+            Box::pin(async move {
+                token_uses::note(tx, &written).await?;
+                receipts::complete(tx, &complete).await
+            })
+        });
+        if let Err(error) = self.store.write_first(work).await {
+            self.token_uses.keep(noted);
+            return Err(error);
+        }
         Ok(receipt)
     }
 

@@ -14,7 +14,7 @@ use legation_model::{
     task::Task,
     token::TokenStatus,
 };
-use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, tokens};
+use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, token_uses, tokens, wraps};
 use legation_wire::message::ToDelegate;
 use serde_json::json;
 
@@ -125,6 +125,8 @@ impl Manager {
         let now = self.clock.wall();
         let receipt_id = ReceiptId::random(&*self.entropy);
         let connected = !self.connected(id).is_empty();
+        let noted = self.token_uses.take_of(id);
+        let written = noted.clone();
         let work = job(move |tx| {
             Box::pin(async move {
                 let Some(token) = tokens::get(tx, id).await? else { return Ok(Err(Refusal::not_found("token"))) };
@@ -151,7 +153,10 @@ impl Manager {
                     // The sweep notes this now and then, and never again after this.
                     tokens::touch_used(tx, &[(id, now)]).await?;
                 }
+                // Who used it is part of what is known at its end.
+                token_uses::note(tx, &written).await?;
                 tokens::revoke(tx, id, cause, now, &reason, receipt_id).await?;
+                wraps::end_of_token(tx, id, now).await?;
                 receipts::insert(tx, &receipt).await?;
                 let change = change("token.revoke", &token, reason.clone())
                     .before(json!({"status": token.status.as_str()}))
@@ -165,7 +170,11 @@ impl Manager {
                 Ok(Ok((receipt, open)))
             })
         });
-        self.store.write_first(work).await
+        let stored = self.store.write_first(work).await;
+        if !matches!(stored, Ok(Ok(_))) {
+            self.token_uses.keep(noted);
+        }
+        stored
     }
 
     /// Tells watchers of lost tasks, and delegates that run one although they are with another token by now.

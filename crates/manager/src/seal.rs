@@ -91,7 +91,7 @@ impl Sealer {
 }
 
 /// HKDF-SHA256 of a key for one purpose.
-fn derive(key: &Secret<32>, purpose: &str) -> Secret<32> {
+pub fn derive(key: &Secret<32>, purpose: &str) -> Secret<32> {
     let mut derived = Zeroizing::new([0; 32]);
     hkdf::Salt::new(hkdf::HKDF_SHA256, b"legation sealer v1")
         .extract(key.expose())

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -50,12 +51,14 @@ pub struct Session {
     pub name: Name,
     /// Its machine.
     pub host: Name,
+    /// From where it connected.
+    pub address: IpAddr,
     /// Claimed tags.
-    pub tags: Vec<Name>,
+    pub tags: Box<[Name]>,
     /// Whether it can do each of [`TaskKind::ALL`]; kinds that this Manager does not know are of no use to it.
     kinds: [bool; TaskKind::ALL.len()],
-    /// Tasks it runs at once.
-    pub capacity: usize,
+    /// Tasks it runs at once, up to [`CAPACITY_MAX`].
+    pub capacity: u16,
     /// Position in the order of admissions; of two sessions of one delegate the later one counts.
     pub admission: u64,
     /// Boot-clock time of the last answered heartbeat.
@@ -89,6 +92,8 @@ pub struct NewSession {
     /// The first frame.
     pub hello: legation_wire::message::Hello,
     /// See [`Session`].
+    pub address: IpAddr,
+    /// See [`Session`].
     pub admission: u64,
     /// Boot-clock time of the admission, which counts as the first answered heartbeat.
     pub now: Millis,
@@ -106,9 +111,10 @@ impl Session {
             counter: hello.counter,
             name: hello.name,
             host: hello.host,
-            tags: hello.tags,
+            address: new.address,
+            tags: hello.tags.into(),
             kinds: TaskKind::ALL.map(|kind| hello.capabilities.iter().any(|word| word == kind.as_str())),
-            capacity: hello.capacity.min(CAPACITY_MAX) as usize,
+            capacity: hello.capacity.min(CAPACITY_MAX) as u16,
             admission: new.admission,
             last_answered: AtomicI64::new(new.now),
             draining: AtomicBool::new(false),
@@ -261,7 +267,7 @@ impl Session {
 
     /// Room for further attempts.
     pub fn free(&self) -> usize {
-        self.capacity.saturating_sub(lock(&self.attempts).len())
+        usize::from(self.capacity).saturating_sub(lock(&self.attempts).len())
     }
 }
 

@@ -39,6 +39,7 @@ use crate::{
     sweep::Seen,
     timings::Timings,
     tls,
+    token_uses::TokenUses,
     tokens::secret_place,
     vouched::Vouched,
     warnings::Warned,
@@ -51,8 +52,8 @@ const CHANGES_MAX: usize = 1_024;
 const BACK_AFTER: u64 = 500;
 /// How long a stopping Manager waits for connections to end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// How long a stopping Manager waits for the store to take the last checkpoint.
-const LAST_CHECKPOINT_MAX: Duration = Duration::from_secs(2);
+/// How long a stopping Manager waits for the store to take what is left to write, and then the last checkpoint.
+const LAST_WRITE_MAX: Duration = Duration::from_secs(2);
 
 /// A Manager that serves.
 pub struct Running {
@@ -124,6 +125,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         keys,
         tokens: Arc::new(LiveTokens::default()),
         sessions: Sessions::default(),
+        token_uses: TokenUses::default(),
         queue,
         metrics: Metrics::default(),
         changes: broadcast::Sender::new(CHANGES_MAX),
@@ -136,6 +138,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
         submissions: Shared::default(),
         reports: Shared::default(),
         proofs: Proofs::default(),
+        unwraps: Proofs::default(),
         parted: PartedLinks::default(),
         seen: Seen::default(),
         barred: Barred::default(),
@@ -268,8 +271,14 @@ impl Running {
             () = at_once => tracing::warn!("stopping at once"),
             () = tokio::time::sleep(DRAIN_MAX) => tracing::warn!("stopping although connections are still open"),
         }
+        // Those of the last moments, which no sweep has seen.
+        match tokio::time::timeout(LAST_WRITE_MAX, manager.write_uses()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the newest uses of tokens are not written"),
+            Err(_) => tracing::warn!("the newest uses of tokens are not written: the store did not answer in time"),
+        }
         // So that nothing that was done is without a signature. A store that is gone must not hold the end up.
-        match tokio::time::timeout(LAST_CHECKPOINT_MAX, manager.checkpoint()).await {
+        match tokio::time::timeout(LAST_WRITE_MAX, manager.checkpoint()).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the audit chain has no checkpoint of the end"),
             Err(_) => tracing::warn!("the audit chain has no checkpoint of the end: the store did not answer in time"),

@@ -17,7 +17,7 @@ use legation_model::{
     task::TaskState,
     token::TokenStatus,
 };
-use legation_store::{delegates, idempotency, job, keys, logins, receipts, standing, tasks, tokens};
+use legation_store::{delegates, idempotency, job, keys, logins, receipts, standing, tasks, tokens, wraps};
 use legation_wire::GoodbyeReason;
 
 use crate::{
@@ -86,9 +86,11 @@ impl Manager {
         self.lose_fenced().await;
         self.note_seen().await;
         self.note_used_credentials().await;
+        self.sweep_uses().await;
         self.complete_receipts().await;
         self.forget_ephemeral().await;
         self.warn_of_expiry().await;
+        self.expire_wraps().await;
         self.checkpoint_when_due().await;
         self.sessions.forget_answers(self.clock.boot() - ANSWERS_KEPT);
     }
@@ -104,6 +106,7 @@ impl Manager {
                 idempotency::prune(tx, answers).await?;
                 tokens::forget_secrets(tx, secrets).await?;
                 logins::forget(tx, now, idle).await?;
+                wraps::forget(tx, secrets).await?;
                 let retired = keys::retire_unused(tx, MANAGER, now).await?;
                 let change = |id: &String| (Actor::system(), Change::new("manager_key.retire", id, None));
                 append_all(tx, now, retired.iter().map(change).collect()).await

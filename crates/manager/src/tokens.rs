@@ -6,10 +6,12 @@ use legation_model::{
     ids::TokenId,
     secret::SecretText,
     token::{DEFAULT_TOKEN, DelegateToken, Token, TokenLimits, TokenStatus},
+    wrap::{Wrap, WrapCode},
 };
 use legation_store::{
     StoreError, job,
     tokens::{self, TokenFilter},
+    wraps::{self, NewWrap},
 };
 use legation_wire::{close::GoodbyeReason, psk};
 
@@ -21,6 +23,7 @@ use crate::{
     error::Refusal,
     idempotency::{Idempotency, Made},
     schedule::editable,
+    wraps::created,
 };
 
 /// What a new token is to be.
@@ -36,6 +39,8 @@ pub struct NewToken {
     pub limits: TokenLimits,
     /// Make its first secret at once.
     pub issue: bool,
+    /// Put its value under a one-time code that opens for so many milliseconds.
+    pub wrap: Option<Millis>,
 }
 
 /// A token, and its value if it is shown this once.
@@ -45,6 +50,8 @@ pub struct Issued {
     pub token: DelegateToken,
     /// Present only in the answer to the call that made it.
     pub value: Option<SecretText>,
+    /// The one-time code that it is under, in the same answer, where one was asked for.
+    pub wrapped: Option<(WrapCode, Wrap)>,
 }
 
 /// A secret that was drawn but is not stored yet.
@@ -52,13 +59,22 @@ struct Draft {
     value: Token,
     key: Secret<32>,
     sealed: Vec<u8>,
+    wrapped: Option<(WrapCode, NewWrap)>,
+}
+
+impl Draft {
+    /// What the store keeps of its one-time code.
+    fn wrap(&self) -> Option<NewWrap> {
+        self.wrapped.as_ref().map(|(_, new)| new.clone())
+    }
 }
 
 impl Manager {
     /// Creates a token.
     ///
     /// # Errors
-    /// `name_taken`, `not_found` for an unknown scope, `invalid_request`, `store_unavailable`.
+    /// `name_taken`, `not_found` for an unknown scope, `invalid_request`, `clock_in_doubt` for a one-time code,
+    /// `store_unavailable`.
     pub async fn create_token(
         &self,
         caller: &Caller,
@@ -68,49 +84,68 @@ impl Manager {
         caller.require_sight(&new.scope, "scope")?;
         let now = self.clock.wall();
         let id = TokenId::random(&*self.entropy);
-        let draft = new.issue.then(|| self.draft(id, 1));
+        let draft = new.issue.then(|| self.draft(id, 1, caller, new.wrap)).transpose()?;
         let unissued = DelegateToken::unissued(id, new.scope, new.name, now, caller.actor().name);
         let token = DelegateToken { description: new.description, limits: new.limits, ..unissued };
         let sealed = draft.as_ref().map(|draft| draft.sealed.clone());
-        let token = match self.creations.ask(Creation { actor: caller.actor(), token, sealed, once }).await?? {
+        let wrap = draft.as_ref().and_then(Draft::wrap);
+        let token = match self.creations.ask(Creation { actor: caller.actor(), token, sealed, wrap, once }).await?? {
             Made::Fresh(made) => made,
             Made::Replayed(id) => return self.shown_before(id).await,
         };
-        if let Some(draft) = &draft {
-            self.admit_token(&token, vec![(1, draft.key.clone())]);
-        }
-        Ok(Issued { token, value: draft.map(|draft| draft.value.reveal()) })
+        Ok(match draft {
+            Some(draft) => self.issued(token, draft),
+            None => Issued { token, value: None, wrapped: None },
+        })
     }
 
     /// Draws a secret for a generation and seals what the store may keep of it.
-    fn draft(&self, id: TokenId, generation: u32) -> Draft {
+    fn draft(&self, id: TokenId, generation: u32, caller: &Caller, wrap: Option<Millis>) -> Result<Draft, Refusal> {
         let secret = Secret::random(&*self.entropy);
         let key = psk::derive(&secret, id, generation);
         let sealed = self.keys.sealer.seal(&secret_place(id, generation), key.expose(), &*self.entropy);
-        Draft { value: Token { id, generation, secret, manager_key: self.keys.pinned() }, key, sealed }
+        let value = Token { id, generation, secret, manager_key: self.keys.pinned() };
+        let wrapped = wrap.map(|ttl| self.wrap(&value, &caller.actor(), ttl)).transpose()?;
+        Ok(Draft { value, key, sealed, wrapped })
+    }
+
+    /// Lets a token that is stored be proven; what its maker is shown, this once.
+    fn issued(&self, token: DelegateToken, draft: Draft) -> Issued {
+        self.admit_token(&token, vec![(draft.value.generation, draft.key)]);
+        match draft.wrapped {
+            Some((code, new)) => Issued { token, value: None, wrapped: Some((code, new.wrap)) },
+            None => Issued { token, value: Some(draft.value.reveal()), wrapped: None },
+        }
     }
 
     /// The answer to a repeated create: the same token, without the value that was shown once.
     async fn shown_before(&self, id: String) -> Result<Issued, Refusal> {
         let id = id.parse().map_err(|_| Refusal::not_found("token"))?;
-        Ok(Issued { token: self.stored_token(id).await?, value: None })
+        Ok(Issued { token: self.stored_token(id).await?, value: None, wrapped: None })
     }
 
     /// Makes the first secret of an unissued token and shows it once.
     ///
     /// # Errors
-    /// `already_issued`, `not_found`, `store_unavailable`.
-    pub async fn issue_token(&self, caller: &Caller, id: TokenId, dry_run: bool) -> Result<Issued, Refusal> {
+    /// `already_issued`, `not_found`, `clock_in_doubt`, `store_unavailable`.
+    pub async fn issue_token(
+        &self,
+        caller: &Caller,
+        id: TokenId,
+        wrap: Option<Millis>,
+        dry_run: bool,
+    ) -> Result<Issued, Refusal> {
         let token = self.token(caller, id).await?;
         issuable(&token, self.clock.wall())?;
         if token.ends_at().is_some() {
             self.trust_clock()?;
         }
         if dry_run {
-            return Ok(Issued { token, value: None });
+            return Ok(Issued { token, value: None, wrapped: None });
         }
-        let draft = self.draft(id, 1);
+        let draft = self.draft(id, 1, caller, wrap)?;
         let (sealed, manager_key, now) = (draft.sealed.clone(), self.keys.manager_id, self.clock.wall());
+        let wrap = draft.wrap();
         let actor = caller.actor();
         let work = job(move |tx| {
             Box::pin(async move {
@@ -120,14 +155,16 @@ impl Manager {
                 }
                 tokens::issue(tx, id, 1, &sealed, manager_key, now).await?;
                 let issued = tokens::get(tx, id).await?.ok_or(StoreError::NotFound)?;
-                let change = change("token.issue", &token, String::new());
-                audit::append(tx, &actor, now, change.between(shown(&token), shown(&issued))).await?;
+                wraps::insert_all(tx, wrap.as_slice()).await?;
+                let change = change("token.issue", &token, String::new()).between(shown(&token), shown(&issued));
+                let wrapped = wrap.map(|new| created(&new.wrap, &token.scope));
+                let changes = [change].into_iter().chain(wrapped).map(|change| (actor.clone(), change));
+                audit::append_all(tx, now, changes.collect()).await?;
                 Ok(Ok(issued))
             })
         });
         let token = self.store.write(work).await??;
-        self.admit_token(&token, vec![(1, draft.key.clone())]);
-        Ok(Issued { token, value: Some(draft.value.reveal()) })
+        Ok(self.issued(token, draft))
     }
 
     /// One token.
@@ -165,6 +202,9 @@ impl Manager {
         page: legation_store::Page,
     ) -> Result<legation_store::Paged<DelegateToken>, Refusal> {
         let within = caller.confine(scope)?;
+        if filter.unused_since.is_some() {
+            self.settle_uses().await?;
+        }
         Ok(self
             .store
             .read(move |conn| Box::pin(async move { tokens::list(conn, &within, &filter, &page).await }))

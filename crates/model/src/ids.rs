@@ -109,6 +109,8 @@ ids! {
     ApiKeyId = "key_", "an API key";
     /// One console session, without its secret.
     LoginId = "lgn_", "a console session";
+    /// One value of a token under a one-time code, without the code's secret.
+    WrapId = "wrp_", "a one-time code";
     /// One of the Manager's own key pairs, in the store.
     ManagerKeyId = "mgr_", "a manager key";
 }

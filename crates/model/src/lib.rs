@@ -19,7 +19,9 @@ pub mod scope;
 pub mod secret;
 pub mod task;
 pub mod token;
+pub mod token_use;
 pub mod word;
+pub mod wrap;
 
 pub use clock::{Clock, Entropy, Millis};
 pub use name::{Name, Text};

@@ -281,6 +281,8 @@ pub struct DelegateToken {
     pub receipt: Option<ReceiptId>,
     /// The last time a delegate proved it, to within a minute.
     pub last_used_at: Option<Millis>,
+    /// How many connections were let in with it.
+    pub uses: u64,
 }
 
 impl DelegateToken {
@@ -309,6 +311,7 @@ impl DelegateToken {
             revoked_cause: None,
             receipt: None,
             last_used_at: None,
+            uses: 0,
         }
     }
 }

@@ -29,17 +29,17 @@ pub struct DelegateFilter {
 const DELEGATES: many::Into = many::Into {
     table: "delegates",
     columns: "id, scope, public_key, token, name, host, tags, description, version, isolation, capacity, status, boot, \
-              counter, former_boots, first_seen, last_seen, address",
+              counter, former_boots, first_seen, last_seen, address, admitted",
     conflict: "ON CONFLICT (id) DO UPDATE SET token = excluded.token, name = excluded.name, host = excluded.host, \
                tags = excluded.tags, description = excluded.description, version = excluded.version, \
                isolation = excluded.isolation, capacity = excluded.capacity, boot = excluded.boot, \
                counter = excluded.counter, former_boots = excluded.former_boots, last_seen = excluded.last_seen, \
-               address = excluded.address",
+               address = excluded.address, admitted = excluded.admitted",
 };
 const GET: &str = "SELECT * FROM delegates WHERE id = $1";
 const BY_KEY: &str = "SELECT * FROM delegates WHERE scope = $1 AND public_key = $2";
 const HOLDERS: &str = "SELECT id, boot, name, host, last_seen FROM delegates \
-     WHERE token = $1 AND status <> 'pending' ORDER BY first_seen, id";
+     WHERE token = $1 AND admitted = 1 ORDER BY first_seen, id";
 const ADDRESSES: &str = "SELECT id, address FROM delegates WHERE token = $1";
 const LIST: &str = "SELECT * FROM delegates WHERE (first_seen, id) > ($1, $2) AND ($3 = '' OR token = $3) \
      AND ($4 = '' OR name = $4) AND ($5 = '' OR status = $5) AND {within} ORDER BY first_seen, id LIMIT $6";
@@ -78,7 +78,8 @@ fn bind(query: Statement<'static>, delegate: &Delegate) -> Result<Statement<'sta
         .bind(join(&delegate.former_boots))
         .bind(delegate.first_seen)
         .bind(delegate.last_seen)
-        .bind(delegate.address.clone());
+        .bind(delegate.address.clone())
+        .bind(i64::from(delegate.status != DelegateStatus::Pending));
     Ok(query)
 }
 

@@ -34,7 +34,9 @@ pub mod roles;
 pub mod scopes;
 pub mod standing;
 pub mod tasks;
+pub mod token_uses;
 pub mod tokens;
+pub mod wraps;
 
 use std::{sync::Arc, time::Duration};
 

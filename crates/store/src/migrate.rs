@@ -18,8 +18,11 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("access", include_str!("../migrations/0007_access.sql")),
     ("canaries", include_str!("../migrations/0008_canaries.sql")),
     ("expiry_warnings", include_str!("../migrations/0009_expiry_warnings.sql")),
-    ("logins", include_str!("../migrations/0010_logins.sql")),
-    ("oidc", include_str!("../migrations/0011_oidc.sql")),
+    ("admitted", include_str!("../migrations/0010_admitted.sql")),
+    ("logins", include_str!("../migrations/0011_logins.sql")),
+    ("token_uses", include_str!("../migrations/0012_token_uses.sql")),
+    ("wraps", include_str!("../migrations/0013_wraps.sql")),
+    ("oidc", include_str!("../migrations/0014_oidc.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -77,7 +80,10 @@ mod tests {
         "3c21a0d5d503f64ba97bcc766109a30d483dd8ed45a0d335c0454472b67aa7ad",
         "ee1ed7c066b5a1e622c95b0f0ad04393dba26cbffc33cd030731efd91bfb170a",
         "a440c01b32df7f2fff3dbee6d88cce3ff4cf3a604ecd5814130206290b5768ec",
+        "688430c864aa0ab5d47c9f1d1c84c04ef60bee29d422391f8f412342d579272c",
         "e407935f55453bb03015d8cc1bb064ac5e3a87da4be9249f072c9e970391e622",
+        "d6fbb86014a7d86cd1f77c9cef4c96f9f9ea55cef15acaf93244d47b9aca4686",
+        "897e247c74718b66ed52c9958cf1c9829015b4b9a55c1a3e6b5a9160b46af1e8",
         "31775f242f695fffd8f6ea0b88677a7ab5e30cae9921ae50fb2d6077829632f8",
     ];
 

@@ -20,10 +20,16 @@ use crate::{
 /// Which tokens a list shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenFilter {
-    /// Also revoked ones. Deleted ones are never listed.
+    /// Also revoked ones. Deleted ones are listed only by their status.
     pub include_revoked: bool,
     /// Only those of this name.
     pub name: Option<Name>,
+    /// Only those of this status, whichever it is; it counts before `include_revoked`.
+    pub status: Option<TokenStatus>,
+    /// Only those that have not ended and expire by then.
+    pub expires_by: Option<Millis>,
+    /// Only those that were created before and not used since.
+    pub unused_since: Option<Millis>,
 }
 
 /// One generation's sealed pre-shared key.
@@ -47,8 +53,12 @@ const NEW: many::Into = many::Into {
 const NEW_SECRETS: many::Into =
     many::Into { table: "token_secrets", columns: "token, generation, sealed_psk, manager_key", conflict: "" };
 const GET: &str = "SELECT * FROM tokens WHERE id = $1";
+// Whoever looks for something among tens of thousands has them read in the order of their age, which takes milliseconds; an
+// index over the time of the last use would be written with every heartbeat.
 const LIST: &str = "SELECT * FROM tokens WHERE (created_at, id) > ($1, $2) AND ($3 = '' OR name = $3) \
-     AND status <> 'deleted' AND ($4 = 1 OR status <> 'revoked') AND {within} ORDER BY created_at, id LIMIT $5";
+     AND (status = $4 OR ($4 = '' AND status <> 'deleted' AND ($5 = 1 OR status <> 'revoked'))) \
+     AND ($6 = 9223372036854775807 OR (expires_at <= $6 AND status NOT IN ('revoked', 'deleted'))) \
+     AND COALESCE(last_used_at, created_at) < $7 AND {within} ORDER BY created_at, id LIMIT $8";
 const NOT_ENDED: &str = "SELECT * FROM tokens WHERE created_at < $1 AND status NOT IN ('revoked', 'deleted') \
      AND {within} ORDER BY created_at, id LIMIT $2";
 const STATUS: &str = "SELECT status FROM tokens WHERE id = $1";
@@ -144,11 +154,14 @@ pub async fn list(
     page: &Page,
 ) -> Result<Paged<DelegateToken>, StoreError> {
     let (at, id) = page.border(Millis::MIN)?;
-    let query = page::confined(LIST, 5, within)
+    let query = page::confined(LIST, 8, within)
         .bind(at)
         .bind(id)
         .bind(filter.name.as_ref().map(Name::to_string).unwrap_or_default())
+        .bind(filter.status.map(TokenStatus::as_str).unwrap_or_default())
         .bind(i64::from(filter.include_revoked))
+        .bind(filter.expires_by.unwrap_or(Millis::MAX))
+        .bind(filter.unused_since.unwrap_or(Millis::MAX))
         .bind(page.rows());
     let items = conn.all(page::scopes(query, within)).await?.iter().map(token).collect::<Result<_, _>>()?;
     Ok(page.cut(items, |token| page::border(token.created_at, token.id)))
@@ -372,6 +385,7 @@ fn token(row: &AnyRow) -> Result<DelegateToken, StoreError> {
         revoked_cause: row.maybe_word("revoked_cause")?,
         receipt: row.maybe_word("receipt")?,
         last_used_at: row.maybe_number("last_used_at")?,
+        uses: row.number("uses")?,
     })
 }
 

@@ -25,7 +25,7 @@ use legation_wire::{
 use tempfile::TempDir;
 
 use crate::{
-    Engine,
+    Engine, TestEntropy,
     eventually::{PATIENCE, eventually},
     world::Issued,
 };
@@ -66,6 +66,8 @@ pub struct Inside {
     pub manager: Arc<Manager>,
     /// Its clock.
     pub clock: Arc<TestClock>,
+    /// Its entropy.
+    pub entropy: Arc<TestEntropy>,
     /// An admin's client.
     pub client: Client,
     /// The admin's key, for requests that the client would not send.
@@ -107,11 +109,12 @@ impl Inside {
         let reset = Reset { name: "test".to_owned(), key_file: Some(key_file.clone()), create: true };
         admin::reset(&config, reset, &*clock, &SystemEntropy).await.expect("an admin key");
         let key = SecretText::new(std::fs::read_to_string(key_file).expect("a key file"));
-        let running = start(&config, &clock).await;
+        let entropy = Arc::new(TestEntropy::default());
+        let running = start(&config, &clock, &entropy).await;
         let url = format!("http://{}", running.api);
         let client = Client::new(&url, Some(&key), None).expect("a client");
         let manager = Arc::clone(&running.manager);
-        Self { manager, clock, client, key, url, engine, config, running: Some(running), directory }
+        Self { manager, clock, entropy, client, key, url, engine, config, running: Some(running), directory }
     }
 
     /// Stops the Manager and starts it again on the same data with other settings.
@@ -132,7 +135,7 @@ impl Inside {
             running.stop(std::future::pending()).await;
         }
         self.manager.store.close().await;
-        let running = start(&self.config, &self.clock).await;
+        let running = start(&self.config, &self.clock, &self.entropy).await;
         self.url = format!("http://{}", running.api);
         self.client = Client::new(&self.url, Some(&self.key), None).expect("a client");
         self.manager = Arc::clone(&running.manager);
@@ -210,9 +213,9 @@ impl Inside {
     }
 }
 
-async fn start(config: &Config, clock: &Arc<TestClock>) -> Running {
+async fn start(config: &Config, clock: &Arc<TestClock>, entropy: &Arc<TestEntropy>) -> Running {
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
-    legation_manager::start(config.clone(), clock, Arc::new(SystemEntropy)).await.expect("a Manager that starts")
+    legation_manager::start(config.clone(), clock, Arc::clone(entropy) as _).await.expect("a Manager that starts")
 }
 
 /// A delegate made of the protocol alone.
@@ -299,6 +302,11 @@ impl Puppet {
     /// Uses an id that nobody knows.
     pub fn forge_id(&mut self) {
         self.token.id = legation_model::ids::TokenId::random(&SystemEntropy);
+    }
+
+    /// Goes where another one goes.
+    pub fn follow(&mut self, other: &Self) {
+        self.dialer = Arc::clone(&other.dialer);
     }
 
     /// Goes to another address, as after a restart of the Manager.

@@ -9,6 +9,7 @@ pub mod binaries;
 pub mod canary;
 pub mod database;
 pub mod delegate;
+pub mod entropy;
 pub mod eventually;
 pub mod inside;
 pub mod load;
@@ -23,6 +24,7 @@ pub mod tinyproxy;
 pub mod world;
 
 pub use database::Engine;
+pub use entropy::TestEntropy;
 pub use eventually::{eventually, within};
 pub use inside::{Inside, Puppet};
 pub use process::Process;

@@ -154,6 +154,16 @@ impl World {
         command.output().await.expect("the Manager's program starts")
     }
 
+    /// Runs the command line tool as the admin, to its end, in this world's directory.
+    pub async fn cli(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.binaries.cli);
+        command.current_dir(self.directory.path()).env_clear().env("PATH", "/usr/bin:/bin");
+        // Whatever the person who runs the tests has set up for themselves is not read.
+        command.env("HOME", self.directory.path()).env("LEGATION_URL", &self.url);
+        command.arg("--api-key-file").arg(admin_key(self.directory.path())).args(arguments);
+        command.output().await.expect("the command line tool starts")
+    }
+
     /// Creates and issues a token in the account `default`.
     pub async fn token(&self, name: &str) -> Issued {
         self.token_with(name, |_| {}).await
@@ -289,7 +299,7 @@ async fn serve(
 }
 
 async fn admin(binaries: &Binaries, environment: &[(String, String)], directory: &Path, url: &str) -> Client {
-    let file = directory.join("admin.key");
+    let file = admin_key(directory);
     let mut command = Command::new(&binaries.manager);
     command.env_clear().envs(environment.iter().map(|(key, value)| (key, value)));
     command.args(["admin", "reset", "--key-file"]).arg(&file);
@@ -298,6 +308,10 @@ async fn admin(binaries: &Binaries, environment: &[(String, String)], directory:
     let key = SecretText::new(fs::read_to_string(&file).expect("the key file").trim().to_owned());
     let ca = ca_file(directory);
     Client::new(url, Some(&key), url.starts_with("https:").then_some(ca.as_path())).expect("a client")
+}
+
+fn admin_key(directory: &Path) -> PathBuf {
+    directory.join("admin.key")
 }
 
 fn ca_file(directory: &Path) -> PathBuf {

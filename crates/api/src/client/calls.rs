@@ -17,7 +17,7 @@ use crate::{
     delegates::{AllowDelegate, Delegate, DelegatesQuery, StopDelegate, StoppedDelegate},
     health::Health,
     output::OutputQuery,
-    page::DryRun,
+    page::{DryRun, PageQuery},
     receipts::{Receipt, ReceiptsQuery},
     revoke::{RevokeMany, RevokePreview, RevokeToken, RevokedMany},
     routes::{self, fill},
@@ -25,8 +25,10 @@ use crate::{
     signing_keys::SigningKey,
     tasks::{CancelledTask, SubmitTask, Task, TasksQuery},
     token_update::UpdateToken,
-    tokens::{CreateToken, DeletedToken, IssuePreview, IssuedToken, Token, TokensQuery},
+    token_uses::TokenUse,
+    tokens::{CreateToken, DeletedToken, IssuePreview, IssueToken, IssuedToken, Token, TokensQuery},
     whoami::Whoami,
+    wraps::{OpenWrap, Unwrapped},
 };
 
 pub(super) const FOR_REAL: DryRun = DryRun { dry_run: false };
@@ -124,6 +126,11 @@ impl Client {
         self.get(&fill(routes::TOKEN, &id), &Nothing {}).await
     }
 
+    /// A page of who used a token, newest first.
+    pub async fn token_uses(&self, id: TokenId, query: &PageQuery) -> Result<List<TokenUse>, ClientError> {
+        self.get(&fill(routes::TOKEN_USES, &id), query).await
+    }
+
     /// Creates a token; the answer has its value, once.
     pub async fn create_token(&self, request: &CreateToken) -> Result<IssuedToken, ClientError> {
         self.post(routes::TOKENS, &Nothing {}, request).await
@@ -134,9 +141,14 @@ impl Client {
         self.post(&fill(routes::TOKEN_ISSUE, &id), &DRY_RUN, &Nothing {}).await
     }
 
-    /// Issues an unissued token; the answer has its value, once.
-    pub async fn issue_token(&self, id: TokenId) -> Result<IssuedToken, ClientError> {
-        self.post(&fill(routes::TOKEN_ISSUE, &id), &FOR_REAL, &Nothing {}).await
+    /// Issues an unissued token; the answer has its value or its one-time code, once.
+    pub async fn issue_token(&self, id: TokenId, request: &IssueToken) -> Result<IssuedToken, ClientError> {
+        self.post(&fill(routes::TOKEN_ISSUE, &id), &FOR_REAL, request).await
+    }
+
+    /// Opens a one-time code, for which no API key is needed.
+    pub async fn unwrap(&self, request: &OpenWrap) -> Result<Unwrapped, ClientError> {
+        self.post(routes::UNWRAP, &Nothing {}, request).await
     }
 
     /// Changes a token that is still at this version.

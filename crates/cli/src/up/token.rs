@@ -3,7 +3,7 @@
 use legation_api::{
     Code,
     client::{Client, ClientError},
-    tokens::{CreateToken, IssuedToken, TokensQuery},
+    tokens::{CreateToken, IssueToken, IssuedToken, TokensQuery},
 };
 use legation_model::{
     Name,
@@ -27,7 +27,7 @@ pub(super) async fn ensure(places: &Places, client: &Client, ui: &Ui) -> Result<
         }
     }
     let issued = match unissued_default(client).await? {
-        Some(id) => client.issue_token(id).await?,
+        Some(id) => client.issue_token(id, &IssueToken::default()).await?,
         None => {
             ui.note(&format!("Token     {DEFAULT_TOKEN} has been issued elsewhere: making another one"));
             client.create_token(&CreateToken::new(default_scope(), new_name())).await?

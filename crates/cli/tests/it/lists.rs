@@ -1,12 +1,12 @@
 //! What people and programs see of each noun.
 
 use insta::assert_snapshot;
-use legation_api::{delegates::Delegate, tokens::Token};
+use legation_api::{List, delegates::Delegate, token_uses::TokenUse, tokens::Token};
 use legation_model::task::TaskState;
 
 use crate::{
     fake::Fake,
-    nouns::{RECEIPT, TASK, TOKEN, delegate, list, receipt, task, token},
+    nouns::{AT, RECEIPT, TASK, TOKEN, delegate, list, receipt, task, token},
     run::{Home, KEY},
 };
 
@@ -37,7 +37,6 @@ async fn tokens_in_every_format() {
 #[tokio::test]
 async fn one_of_each() {
     let line = |noun: &str, id: &dyn std::fmt::Display| format!("GET /api/v1/{noun}/{id}");
-    assert_snapshot!("token_show", shown(&line("tokens", &TOKEN), &token(), &format!("token show {TOKEN}")).await);
     let id = delegate().id;
     assert_snapshot!(
         "delegate_show",
@@ -50,6 +49,55 @@ async fn one_of_each() {
         "receipt_show",
         shown(&line("receipts", &RECEIPT), &receipt, &format!("receipt show {RECEIPT}")).await
     );
+}
+
+fn held(connected: bool, address: &str) -> TokenUse {
+    TokenUse {
+        delegate: delegate().id,
+        name: delegate().name,
+        address: address.parse().expect("an address"),
+        first_used_at: AT,
+        last_used_at: AT + 65_000,
+        uses: 2,
+        connected,
+    }
+}
+
+#[tokio::test]
+async fn a_token_with_those_who_hold_it() {
+    let fake = Fake::start().await;
+    fake.on(&format!("GET /api/v1/tokens/{TOKEN}"), &token());
+    let holders = List { items: vec![held(true, "10.0.0.7"), held(false, "2001:db8::7")], next: Some("x".to_owned()) };
+    fake.on(&format!("GET /api/v1/tokens/{TOKEN}/uses?limit=20"), &holders);
+    let home = Home::of(&fake);
+    let token = TOKEN.to_string();
+    let ran = home.run(&["token", "show", &token]).await;
+    assert_eq!((ran.code, ran.err), (0, format!("there are more; `legation token uses {TOKEN}` shows them\n")));
+    assert_snapshot!("token_show", ran.out);
+    let json: serde_json::Value =
+        serde_json::from_str(&home.run(&["token", "show", &token, "-o", "json"]).await.out).expect("JSON");
+    assert_eq!((&json["name"], &json["holders"]["items"][1]["connected"]), (&"build".into(), &false.into()));
+
+    fake.on(&format!("GET /api/v1/tokens/{TOKEN}/uses?limit=500"), &list(holders.items));
+    let ran = home.run(&["token", "uses", &token]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert_snapshot!("token_uses", ran.out);
+    let names = home.run(&["token", "uses", &token, "-o", "name"]).await.out;
+    assert_eq!(names.lines().collect::<Vec<_>>(), vec![delegate().id.to_string(); 2]);
+}
+
+#[tokio::test]
+async fn tokens_that_are_looked_for() {
+    let wanted = "GET /api/v1/tokens?name=build&include_revoked=false&status=active&expiring_within_ms=604800000\
+                  &unused_since=1800000000000&limit=500";
+    let arguments =
+        "token ls --name build --status active --expiring-within 7d --unused-since 2027-01-15T08:00:00Z -o name";
+    assert_eq!(shown(wanted, &list(vec![token()]), arguments).await, format!("{TOKEN}\n"));
+    for wrong in [["--status", "lost"], ["--expiring-within", "soon"], ["--unused-since", "then"]] {
+        let fake = Fake::start().await;
+        let ran = Home::of(&fake).run(&[["token", "ls"], wrong].concat()).await;
+        assert!(ran.code != 0 && ran.err.contains(wrong[0]), "{ran:?}");
+    }
 }
 
 #[tokio::test]

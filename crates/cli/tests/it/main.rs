@@ -15,3 +15,4 @@ mod run;
 mod scopes;
 mod task;
 mod up;
+mod wraps;

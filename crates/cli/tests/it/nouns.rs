@@ -54,11 +54,18 @@ pub(crate) fn token() -> Token {
         revoked_reason: None,
         receipt: None,
         last_used_at: None,
+        uses: 3,
+        wrap: None,
     }
 }
 
 pub(crate) fn issued(value: Option<&str>) -> IssuedToken {
-    IssuedToken { token: token(), value: value.map(|value| SecretText::new(value.to_owned())), code: None }
+    IssuedToken {
+        token: token(),
+        value: value.map(|value| SecretText::new(value.to_owned())),
+        code: None,
+        wrapped: None,
+    }
 }
 
 pub(crate) fn delegate() -> Delegate {

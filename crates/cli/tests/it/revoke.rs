@@ -109,6 +109,7 @@ async fn a_name_is_looked_up_in_its_scope_only() {
     let mut below = token();
     below.scope = "default/eng".parse().expect("a scope");
     fake.on("GET /api/v1/tokens?scope=default&name=build&include_revoked=true", &list(vec![below, token()]));
+    fake.on(&format!("GET /api/v1/tokens/{TOKEN}/uses?limit=20"), &list(Vec::<()>::new()));
     let ran = Home::of(&fake).run(&["token", "show", "build", "-o", "name"]).await;
     assert_eq!((ran.code, ran.out), (0, format!("{TOKEN}\n")));
 }

@@ -171,7 +171,12 @@ fn value(secret: u8) -> TokenValue {
 }
 
 fn issued(secret: u8) -> IssuedToken {
-    IssuedToken { token: with_status(TokenStatus::Active), value: Some(value(secret).reveal()), code: None }
+    IssuedToken {
+        token: with_status(TokenStatus::Active),
+        value: Some(value(secret).reveal()),
+        code: None,
+        wrapped: None,
+    }
 }
 
 struct Running {

@@ -86,7 +86,7 @@ pub(super) async fn allow(
 /// The stored delegate together with what only its live session knows.
 fn shown(manager: &Manager, delegate: &model::Delegate) -> Delegate {
     let session = manager.sessions.newest(delegate.id);
-    let running = session.as_ref().map_or(0, |session| session.capacity.saturating_sub(session.free()));
+    let running = session.as_ref().map_or(0, |session| usize::from(session.capacity).saturating_sub(session.free()));
     let mut shown = Delegate::new(delegate, session.is_some(), running as u32);
     if let Some(session) = session {
         let silent = manager.clock.boot() - session.last_answered.load(Ordering::Relaxed);

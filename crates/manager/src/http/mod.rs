@@ -23,8 +23,10 @@ mod roles;
 mod scopes;
 mod signing_keys;
 mod tasks;
+mod token_uses;
 mod tokens;
 mod whoami;
+mod wraps;
 
 use std::sync::Arc;
 
@@ -80,7 +82,9 @@ pub fn table() -> Vec<Route> {
         get(routes::TOKEN, Needs(P::DelegateView), tokens::show),
         patch(routes::TOKEN, Needs(P::DelegateEdit), tokens::update),
         delete(routes::TOKEN, Needs(P::DelegateDelete), tokens::delete),
+        get(routes::TOKEN_USES, Needs(P::DelegateView), token_uses::list),
         post(routes::TOKEN_ISSUE, Needs(P::DelegateEdit), tokens::issue),
+        post(routes::UNWRAP, Public, wraps::open),
         post(routes::TOKENS_REVOKE, Needs(P::DelegateEdit), revoke::many).fresh(),
         post(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::revoke),
         delete(routes::TOKEN_REVOKE, Needs(P::DelegateEdit), revoke::cancel),

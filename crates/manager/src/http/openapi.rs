@@ -7,7 +7,7 @@ use utoipa::{
 
 use super::{
     accounts, api_keys, audit, delegates, grants, health, link, logins, oidc, output, passwords, principals, receipts,
-    revoke, roles, scopes, signing_keys, tasks, tokens, whoami,
+    revoke, roles, scopes, signing_keys, tasks, token_uses, tokens, whoami, wraps,
 };
 
 #[derive(OpenApi)]
@@ -18,6 +18,8 @@ use super::{
         accounts::list, accounts::create, accounts::show,
         scopes::list, scopes::create, scopes::show, scopes::update, scopes::delete,
         tokens::list, tokens::create, tokens::show, tokens::issue, tokens::update, tokens::delete,
+        token_uses::list,
+        wraps::open,
         revoke::many, revoke::revoke, revoke::cancel,
         delegates::list, delegates::show, delegates::stop, delegates::allow,
         tasks::submit, tasks::list, tasks::show, tasks::cancel, output::stream,

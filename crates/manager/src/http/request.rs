@@ -17,7 +17,8 @@ use legation_store::Page;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use crate::{Manager, access::Caller, error::Refusal, idempotency::Idempotency};
+use super::respond::RequestId;
+use crate::{Manager, access::Caller, error::Refusal, idempotency::Idempotency, source::Source};
 
 /// The largest body: a task with the largest script, input and secrets, all of it escaped.
 const BODY_MAX: usize = 4 << 20;
@@ -173,6 +174,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let caller = parts.extensions.get::<Self>().cloned();
         caller.ok_or_else(|| Refusal::new(Code::Unauthenticated, "the request has no API key"))
+    }
+}
+
+/// Somebody without a key, on a route that needs none.
+pub(super) struct Visitor {
+    /// Where they come from.
+    pub(super) source: Source,
+    /// The id of the request, for the audit record.
+    pub(super) request: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Visitor {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let source = parts.extensions.get::<Source>().copied();
+        let source = source.ok_or_else(|| Refusal::new(Code::Internal, "the connection has no peer address"))?;
+        let request = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+        Ok(Self { source, request })
     }
 }
 

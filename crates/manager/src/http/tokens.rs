@@ -11,7 +11,8 @@ use legation_api::{
     List, Problem,
     page::DryRun,
     token_update::UpdateToken,
-    tokens::{CreateToken, DeletedToken, IssuePreview, IssuedToken, NoValue, Token, TokensQuery},
+    tokens::{CreateToken, DeletedToken, IssuePreview, IssueToken, IssuedToken, NoValue, Token, TokensQuery},
+    wraps::{Wrap, WrapCode},
 };
 use legation_model::ids::TokenId;
 use legation_store::tokens::TokenFilter;
@@ -35,12 +36,18 @@ pub(super) async fn list(
     caller: Caller,
     Params(query): Params<TokensQuery>,
 ) -> Result<Json<List<Token>>, Refusal> {
-    let filter = TokenFilter { include_revoked: query.include_revoked, name: query.name };
+    let filter = TokenFilter {
+        expires_by: query.expires_by(manager.clock.wall())?,
+        include_revoked: query.include_revoked,
+        name: query.name,
+        status: query.status,
+        unused_since: query.unused_since,
+    };
     let found = manager.list_tokens(&caller, query.scope, filter, paged(query.limit, query.cursor)?).await?;
-    Ok(ok(List { items: found.items.iter().map(Token::from).collect(), next: found.next }))
+    Ok(ok(List { items: manager.with_wraps(&found.items).await?, next: found.next }))
 }
 
-/// Creates a token and, unless asked not to, issues it: the answer has its value, this once.
+/// Creates a token and, unless asked not to, issues it: the answer has its value, or its one-time code, this once.
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", request_body = CreateToken,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeated request create nothing")),
     responses((status = 201, body = IssuedToken), (status = 400, body = Problem), (status = 409, body = Problem)))]
@@ -53,8 +60,8 @@ pub(super) async fn create(
     let asked = body.value;
     asked.check(manager.clock.wall())?;
     let limits = asked.limits();
-    let CreateToken { scope, name, description, issue, .. } = asked;
-    let new = NewToken { scope, name, description, limits, issue };
+    let CreateToken { scope, name, description, issue, wrap_ttl_ms: wrap, .. } = asked;
+    let new = NewToken { scope, name, description, limits, issue, wrap };
     let issued = manager.create_token(&caller, new, body.once).await?;
     Ok(Json(StatusCode::CREATED, shown_once(issued)))
 }
@@ -69,19 +76,22 @@ pub(super) async fn show(
     Params(Nothing {}): Params<Nothing>,
 ) -> Result<Versioned<Token>, Refusal> {
     let token = manager.token(&caller, id).await?;
-    Ok(Versioned(token.version, ok(Token::from(&token))))
+    Ok(Versioned(token.version, ok(manager.with_wrap(&token).await?)))
 }
 
-/// Makes the secret of an unissued token: the answer has its value, this once. With `dry_run`, an `IssuePreview`.
-#[utoipa::path(post, path = "/api/v1/tokens/{token}/issue", tag = "tokens", params(("token" = String, Path), DryRun),
+/// Makes the secret of an unissued token: the answer has its value, or its one-time code, this once. With `dry_run`, an `IssuePreview`.
+#[utoipa::path(post, path = "/api/v1/tokens/{token}/issue", tag = "tokens", request_body = IssueToken,
+    params(("token" = String, Path), DryRun),
     responses((status = 200, body = IssuedToken), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn issue(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
     Id(id): Id<TokenId>,
     Params(DryRun { dry_run }): Params<DryRun>,
+    body: Body<IssueToken>,
 ) -> Result<Response, Refusal> {
-    let issued = manager.issue_token(&caller, id, dry_run).await?;
+    body.value.check()?;
+    let issued = manager.issue_token(&caller, id, body.value.wrap_ttl_ms, dry_run).await?;
     if dry_run {
         let generation = issued.token.generation + 1;
         return Ok(ok(IssuePreview { token: Token::from(&issued.token), generation }).into_response());
@@ -122,10 +132,14 @@ pub(super) async fn delete(
 }
 
 fn shown_once(issued: Issued) -> IssuedToken {
-    let code = match (&issued.value, issued.token.generation) {
-        (Some(_), _) => None,
-        (None, 0) => Some(NoValue::NotIssued),
-        (None, _) => Some(NoValue::ValueAlreadyShown),
+    let code = match (&issued.value, &issued.wrapped, issued.token.generation) {
+        (Some(_), _, _) => None,
+        (None, Some(_), _) => Some(NoValue::Wrapped),
+        (None, None, 0) => Some(NoValue::NotIssued),
+        (None, None, _) => Some(NoValue::ValueAlreadyShown),
     };
-    IssuedToken { token: Token::from(&issued.token), value: issued.value, code }
+    let wrap = issued.wrapped.as_ref().map(|(_, wrap)| Wrap::from(wrap));
+    let wrapped =
+        issued.wrapped.map(|(code, wrap)| WrapCode { id: wrap.id, code: code.reveal(), expires_at: wrap.expires_at });
+    IssuedToken { token: Token { wrap, ..Token::from(&issued.token) }, value: issued.value, code, wrapped }
 }

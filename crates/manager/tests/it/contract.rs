@@ -55,6 +55,7 @@ fn only_these_routes_are_public() {
             routes::LOGIN_OIDC,
             routes::LOGIN_OIDC_CALLBACK,
             routes::LOGIN_OIDC_CODE,
+            routes::UNWRAP,
         ]
         .into_iter()
         .collect()

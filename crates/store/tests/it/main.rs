@@ -10,6 +10,7 @@ mod opening;
 mod place;
 mod trouble;
 mod work;
+mod wraps;
 mod writing;
 
 /// Every test of the suite, by module.
@@ -38,7 +39,7 @@ macro_rules! suite {
 suite! {
     access: principals, roles, grants, api_keys, a_standing_is_what_the_owner_holds, keys_of_before_get_owners;
     logins: sessions, a_standing_of_a_session, passwords, identities;
-    nouns: scopes, scopes_end_for_good, tokens, token_names_and_tombstones, token_life, delegates, delegates_that_wait_and_that_go, receipts, audit, audit_checkpoints, keys,
+    nouns: scopes, scopes_end_for_good, tokens, token_names_and_tombstones, token_life, token_uses, delegates, delegates_that_wait_and_that_go, receipts, audit, audit_checkpoints, keys,
         idempotency, pages_stay_stable_under_inserts, long_lists_are_written_whole;
     work: tasks, late_results_change_nothing, requeued_tasks, open_attempts_are_lost_by_token, output;
     writing: a_failing_job_is_undone_alone, a_panicking_job_does_not_end_the_writer, an_urgent_job_goes_first, an_urgent_job_interrupts_a_batch,
@@ -47,6 +48,7 @@ suite! {
     opening: a_second_manager_is_refused_by_name, beside_takes_no_lock_and_no_epoch,
         an_overtaken_manager_writes_nothing, readers_cannot_write, an_edited_migration_is_refused,
         a_newer_database_is_refused, nothing_legal_is_misread;
+    wraps: wraps;
     trouble: a_locked_database_is_unavailable_until_it_is_free, a_database_that_is_gone_comes_back, readers_are_few,
         closing_finishes_what_waits;
 }

@@ -55,6 +55,7 @@ pub(crate) fn token(number: u64) -> DelegateToken {
         revoked_cause: None,
         receipt: None,
         last_used_at: None,
+        uses: 0,
     }
 }
 

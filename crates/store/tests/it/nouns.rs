@@ -10,6 +10,7 @@ use legation_model::{
     receipt::{Cause, Receipt, ReceiptLine},
     scope::{ScopeKind, WITHIN_MAX},
     token::{Schedule, TokenStatus},
+    token_use::TokenUse,
 };
 use legation_store::{
     Page, Store, StoreError,
@@ -19,6 +20,7 @@ use legation_store::{
     idempotency::{self, Answered},
     job, keys, receipts,
     scopes::{self, Contents},
+    token_uses,
     tokens::{self, TokenFilter},
 };
 
@@ -227,6 +229,68 @@ pub(crate) async fn token_life(place: &Place) {
     assert_eq!((shown(false).await, shown(true).await), (0, 0));
     let none = write!(store, |tx| tokens::delete(tx, id(404), NOW).await);
     assert_eq!(none, Err(StoreError::NotFound));
+}
+
+pub(crate) async fn token_uses(place: &Place) {
+    let (store, token) = with_token(place).await;
+    let used = |delegate: u64, address: u32, at: Millis| TokenUse {
+        token,
+        delegate: id(delegate),
+        name: name("one"),
+        address: std::net::Ipv4Addr::from(address).into(),
+        first_at: NOW + at,
+        last_at: NOW + at,
+        uses: 1,
+    };
+    let note = async |noted: Vec<TokenUse>| write!(store, |tx| token_uses::note(tx, &noted).await);
+    let list = async |limit, after| {
+        let page = Page { limit, after };
+        read!(store, |conn| token_uses::list(conn, token, &page).await).unwrap()
+    };
+    let lasts = |at: Millis| TokenUse { uses: 0, ..used(1, 1, at) };
+    note(vec![]).await.unwrap();
+    note(vec![lasts(9)]).await.unwrap();
+    assert_eq!(list(9, None).await.items, [], "what only lasts makes no row");
+    note(vec![used(1, 1, 5), used(2, 1, 6)]).await.unwrap();
+    note(vec![used(1, 1, 3)]).await.unwrap();
+    note(vec![lasts(8), TokenUse { uses: 0, ..used(2, 1, 4) }]).await.unwrap();
+    let found = list(9, None).await.items;
+    let one = TokenUse { last_at: NOW + 8, uses: 2, ..used(1, 1, 5) };
+    assert_eq!(found, [one, used(2, 1, 6)], "newest first; an older time changes nothing");
+    let of_token = read!(store, |conn| tokens::get(conn, token).await).unwrap().unwrap();
+    assert_eq!((of_token.uses, of_token.last_used_at), (3, Some(NOW + 9)));
+    let unknown = TokenUse { token: id(404), ..used(1, 1, 1) };
+    assert_eq!(note(vec![unknown]).await, Err(StoreError::NotFound));
+
+    // Of many addresses the newest are kept, of this delegate alone.
+    for at in 10..30 {
+        note(vec![used(1, at, Millis::from(at))]).await.unwrap();
+    }
+    let kept: Vec<_> = list(100, None).await.items.into_iter().map(|noted| noted.last_at - NOW).collect();
+    let newest = (0..token_uses::ADDRESSES_KEPT).map(|back| Millis::from(29 - back)).chain([6]);
+    assert_eq!(kept, newest.collect::<Vec<_>>());
+    let (first, mut walked, mut after) = (list(100, None).await.items, Vec::new(), None);
+    loop {
+        let page = list(4, after).await;
+        walked.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(walked, first);
+
+    // Of many delegates too, whoever came in the same millisecond.
+    let most = u64::from(token_uses::ROWS_KEPT);
+    for first in (1000..1000 + most + 400).step_by(1000) {
+        note((first..(first + 1000).min(1000 + most + 400)).map(|delegate| used(delegate, 1, 100)).collect())
+            .await
+            .unwrap();
+    }
+    let count = "SELECT COUNT(*) FROM token_uses";
+    let row = sqlx::Executor::fetch_one(&mut place.behind().await, count).await.unwrap();
+    assert_eq!(sqlx::Row::get::<i64, _>(&row, 0), i64::from(token_uses::ROWS_KEPT));
+    assert_eq!(list(1, None).await.items[0].delegate, id(1000 + most + 399));
 }
 
 pub(crate) async fn delegates(place: &Place) {

@@ -14,6 +14,8 @@ use crate::World;
 const FACTS: &str = "\
     SELECT 'token ' || status || ' used ' || COALESCE(CAST(last_used_at AS TEXT), '-') AS fact \
     FROM tokens WHERE id = $1 \
+    UNION ALL SELECT 'use ' || delegate || ' from ' || address || ' until ' || CAST(last_at AS TEXT) || ' times ' || \
+    CAST(uses AS TEXT) FROM token_uses WHERE token = $1 \
     UNION ALL SELECT 'delegate ' || id || ' boot ' || boot || ' counter ' || CAST(counter AS TEXT) || ' seen ' || \
     CAST(last_seen AS TEXT) || ' at ' || address || ' ' || status \
     FROM delegates WHERE token = $1 \

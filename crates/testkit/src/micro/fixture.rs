@@ -1,6 +1,9 @@
 //! What operations are made from: chance from a seed, a clock that stands still, tokens, sessions.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use legation_manager::{
     clock::JumpGuard,
@@ -100,6 +103,7 @@ pub(super) fn sessions(count: usize) -> Vec<Arc<Session>> {
             token: Arc::clone(&token),
             delegate: DelegateId::random(&entropy),
             hello: hello(number, &entropy),
+            address: Ipv4Addr::LOCALHOST.into(),
             admission: number as u64,
             now: NOW,
         }))

@@ -15,7 +15,7 @@ const PURE: [&str; 2] = ["model", "wire"];
 const LINES_MAX: usize = 700;
 
 /// Each of these has a file of its name wherever its concern is handled.
-const NOUNS: [&str; 11] = [
+const NOUNS: [&str; 12] = [
     "scopes",
     "tokens",
     "delegates",
@@ -27,6 +27,7 @@ const NOUNS: [&str; 11] = [
     "api_keys",
     "logins",
     "passwords",
+    "wraps",
 ];
 
 /// The workspace's graph as it is built on this machine: what only other systems need was never downloaded.

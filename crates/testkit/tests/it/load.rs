@@ -66,7 +66,7 @@ async fn nothing_happens_after_a_revoke_has_returned(engine: Engine) {
     let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
     assert_eq!((&line["operations"], &line["effects"]), (&REVOKES.into(), &0.into()), "{line}");
     let tried = |what: &str| line[what].as_u64().expect("a number");
-    assert!(tried("refused") >= 8 * REVOKES && tried("reports_after") > REVOKES && tried("tasks") > REVOKES, "{line}");
+    assert!(tried("refused") >= 8 * REVOKES && tried("reports_after") > REVOKES && tried("tasks") > 0, "{line}");
 }
 
 #[tokio::test]

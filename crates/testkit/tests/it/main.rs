@@ -26,6 +26,7 @@ mod flood;
 mod hostile;
 mod house;
 mod inside;
+mod life;
 mod load;
 mod network;
 mod outage;

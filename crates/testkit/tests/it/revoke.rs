@@ -147,7 +147,8 @@ async fn revoking_twice_tells_the_same_story(engine: Engine) {
     let token = world.token("twice").await;
     let delegate = world.delegate("twice-1", &token);
     world.connected(&delegate).await;
-    let task = world.run("twice-1", LONG_WORK).await;
+    // It may not have been assigned by then, and waits for nobody afterwards.
+    let task = world.run_with("twice-1", LONG_WORK, |task| task.queue_timeout_ms = Some(1_000)).await;
     let (first, second) = tokio::join!(world.revoke(&token), world.revoke(&token));
     assert_eq!(first.id, second.id, "one revocation, one receipt");
     let third = world.client.revoke_token(token.id, &RevokeToken::default()).await.expect("a repetition is harmless");

@@ -2,7 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
-use legation_model::{secret::SecretText, task::TaskState, token::Token};
+use legation_api::{
+    client::Client,
+    tokens::CreateToken,
+    wraps::{OpenWrap, WRAP_TTL_MAX},
+};
+use legation_model::{ids::TokenId, secret::SecretText, task::TaskState, token::Token, wrap::WrapCode};
 use legation_testkit::{
     Engine, World,
     canary::Canary,
@@ -36,6 +41,10 @@ async fn no_secret_is_anywhere_it_should_not_be(engine: Engine) {
     let delegate = world.delegate_with("canary", &token.value, &environment);
     world.connected(&delegate).await;
 
+    // A value under a one-time code that is opened, and one that waits.
+    let (opened, value) = unwrapped(&world).await;
+    let (waiting, _) = wrapped(&world, "waiting").await;
+
     // Each line of the script would give a secret away.
     let script = "echo $SECRET; env; cat /proc/self/environ /proc/$PPID/environ /proc/$PPID/cmdline 2>/dev/null";
     let add_secret = |task: &mut legation_api::tasks::SubmitTask| {
@@ -53,7 +62,14 @@ async fn no_secret_is_anywhere_it_should_not_be(engine: Engine) {
     let of_token = [Canary::token(text), Canary::bytes("the psk", psk.expose())];
     let of_task = Canary::text("the task's secret", TASK_SECRET);
     let of_key = Canary::text("the admin's key", key.trim());
-    let everything: Vec<&Canary> = of_token.iter().chain([&of_task, &of_key]).collect();
+    let of_codes = [
+        Canary::bytes("the secret of an opened code", opened.secret.expose()),
+        Canary::text("an opened code", &opened.reveal().expose()[26..69]),
+        Canary::bytes("the secret of a waiting code", waiting.secret.expose()),
+        Canary::text("a waiting code", &waiting.reveal().expose()[26..69]),
+        Canary::token(value.expose()),
+    ];
+    let everything: Vec<&Canary> = of_token.iter().chain(&of_codes).chain([&of_task, &of_key]).collect();
 
     let manager = world.manager().pid().expect("it runs");
     let programs: Vec<u32> = [manager, delegate.pid()].into_iter().chain(procfs::descendants(delegate.pid())).collect();
@@ -76,6 +92,25 @@ async fn no_secret_is_anywhere_it_should_not_be(engine: Engine) {
     // The task's own environment has the secret, or the search was blind; the finest logs were there to be searched.
     assert!(tasks.into_iter().any(|pid| of_task.in_process(pid).is_some()));
     assert!(delegate.process.log().contains("TRACE"));
+}
+
+/// Creates a token whose value is under a one-time code.
+async fn wrapped(world: &World, name: &str) -> (WrapCode, TokenId) {
+    let mut request = CreateToken::new("default".parse().expect("a scope"), name.parse().expect("a name"));
+    request.wrap_ttl_ms = Some(WRAP_TTL_MAX);
+    let issued = world.client.create_token(&request).await.expect("a token");
+    (issued.wrapped.expect("a code").code.expose().parse().expect("a code"), issued.token.id)
+}
+
+/// The same, opened by somebody without a key.
+async fn unwrapped(world: &World) -> (WrapCode, SecretText) {
+    let (code, token) = wrapped(world, "opened").await;
+    let nobody = Client::new(world.url(), None, None).expect("a client");
+    let opened = nobody.unwrap(&OpenWrap { code: code.reveal() }).await.expect("opened");
+    assert_eq!(opened.token, token);
+    // What is said to whoever comes second has no secret in it either.
+    assert!(nobody.unwrap(&OpenWrap { code: code.reveal() }).await.is_err());
+    (code, opened.value)
 }
 
 /// Raw files of the database outside of the world's own directory.

@@ -219,7 +219,7 @@ impl Things {
             },
             ("DELETE", routes::SCOPE) => Self::trying(Admin, route.path, "default.empty", "default.never"),
             (GET, routes::ACCOUNT) => Self::one(Viewer, route.path, "default", "never"),
-            (GET, routes::TOKEN) => Self::one(Viewer, route.path, token, never),
+            (GET, routes::TOKEN | routes::TOKEN_USES) => Self::one(Viewer, route.path, token, never),
             (GET, routes::DELEGATE) => Self::one(Viewer, route.path, self.delegate, DelegateId([9; 16])),
             (GET, routes::TASK) => Self::one(Viewer, route.path, self.task.id, TaskId([9; 16])),
             (GET, routes::TASK_OUTPUT) => {
@@ -252,6 +252,7 @@ impl Things {
                 Case { body: r#"{"description":"x"}"#.to_owned(), ..Self::trying(Operator, route.path, token, never) }
             }
             ("DELETE", routes::TOKEN_REVOKE) => Self::one(Operator, route.path, token, never),
+            ("POST", routes::UNWRAP) => plain(Nobody),
             ("POST", routes::TOKENS_REVOKE) => Case {
                 harmless: "?dry_run=true",
                 ..self.making(Operator, route.path, |_, account, _| format!(r#"{{"scope":"{account}"}}"#))
@@ -385,7 +386,8 @@ type Headers = Vec<(&'static str, Vec<u8>)>;
 /// The status of a success, which some have none of here, such as the link without a WebSocket.
 pub(super) fn succeeded(route: &Route, answer: &Answer) -> bool {
     match route.path {
-        routes::LINK => answer.status == 400,
+        // The second needs no key and a code, of which there is none here.
+        routes::LINK | routes::UNWRAP => answer.status == 400,
         // Nobody's name and password are tried here, and a key has neither a session nor a password.
         routes::LOGIN => answer.status == 400,
         // There is no identity provider here.

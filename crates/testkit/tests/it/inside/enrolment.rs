@@ -2,6 +2,7 @@
 
 use legation_api::{
     delegates::{AllowDelegate, Delegate, DelegatesQuery, StopDelegate},
+    revoke::RevokeToken,
     tokens::Token,
 };
 use legation_manager::enrolment::{COME_AGAIN, PENDING_KEPT, PENDING_MAX};
@@ -24,6 +25,7 @@ super::on_both!(
     a_stop_and_a_connection_at_the_same_moment_end_without_a_session,
     an_allow_and_a_connection_at_the_same_moment_end_with_one,
     an_approval_and_connections_at_the_same_moment_end_with_one_session,
+    who_was_approved_and_has_not_come_holds_nothing,
     two_processes_with_one_key_are_told_apart_and_let_in_again,
     an_ephemeral_delegate_is_forgotten_when_its_lease_has_ended,
 );
@@ -288,6 +290,27 @@ async fn an_approval_and_connections_at_the_same_moment_end_with_one_session(eng
         puppet.cut();
         inside.sessions(&token, 0).await;
     }
+}
+
+async fn who_was_approved_and_has_not_come_holds_nothing(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside
+        .token_with("a", |token| {
+            token.enrolment = Enrolment::Approval;
+            token.max_delegates = Some(1);
+        })
+        .await;
+    let (mut absent, mut present) = (inside.puppet("absent", &token), inside.puppet("present", &token));
+    for puppet in [&mut absent, &mut present] {
+        goodbye(puppet.connect().await);
+    }
+    for waiting in of_status(&inside, DelegateStatus::Pending).await {
+        inside.client.allow_delegate(waiting.id, &AllowDelegate::default()).await.expect("approved");
+    }
+    present.join().await;
+    assert_eq!(goodbye(absent.connect().await).reason, GoodbyeReason::MaxDelegates);
+    let receipt = inside.client.revoke_token(token.id, &RevokeToken::default()).await.expect("revoked");
+    assert_eq!(receipt.lines.iter().map(|line| line.name.as_str()).collect::<Vec<_>>(), ["present"]);
 }
 
 async fn two_processes_with_one_key_are_told_apart_and_let_in_again(engine: Engine) {

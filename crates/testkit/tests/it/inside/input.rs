@@ -78,7 +78,7 @@ async fn everything(inside: &Inside, raw: &Raw) -> String {
         let mut list = raw.get(&format!("/api/v1/{list}")).await.json();
         for item in list["items"].as_array_mut().expect("a list") {
             // These follow the delegates and not the requests.
-            for seen in ["last_used_at", "last_seen_at"] {
+            for seen in ["last_used_at", "last_seen_at", "uses"] {
                 item[seen] = Value::Null;
             }
         }

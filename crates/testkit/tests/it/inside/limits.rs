@@ -1,6 +1,6 @@
 //! A token is changed while its delegates are connected: what is tightened holds for them when the call returns.
 
-use legation_api::{Code, client::ClientError, token_update::UpdateToken};
+use legation_api::{Code, client::ClientError, token_update::UpdateToken, tokens::IssueToken};
 use legation_model::Clock as _;
 use legation_testkit::{Engine, Inside, eventually, inside::Attempted, world::Issued};
 use legation_wire::{close::GoodbyeReason, message::ToDelegate};
@@ -10,7 +10,8 @@ use super::raw::{Raw, answer};
 
 super::on_both!(
     a_tightened_limit_holds_for_who_is_connected,
-    a_connection_that_is_on_its_way_meets_the_new_limits,
+    connections_that_are_on_their_way_meet_the_new_limits,
+    a_change_between_admission_and_registration_is_met,
     a_change_whose_call_did_not_hear_of_it_holds_all_the_same,
     an_expiry_can_be_moved_both_ways,
     tags_that_a_token_vouches_for_count_from_the_next_assignment_on,
@@ -67,7 +68,7 @@ async fn a_tightened_limit_holds_for_who_is_connected(engine: Engine) {
     neighbour.say(legation_wire::message::FromDelegate::Draining).await.expect("its link is in use");
 }
 
-async fn a_connection_that_is_on_its_way_meets_the_new_limits(engine: Engine) {
+async fn connections_that_are_on_their_way_meet_the_new_limits(engine: Engine) {
     const ROUNDS: usize = 8;
     const CROWD: usize = 12;
     let inside = Inside::start(engine).await;
@@ -94,6 +95,28 @@ async fn a_connection_that_is_on_its_way_meets_the_new_limits(engine: Engine) {
         .await;
         drop(crowd);
     }
+}
+
+/// Bytes that a session's id takes of the Manager's entropy.
+const SESSION_ID_BYTES: usize = 16;
+
+async fn a_change_between_admission_and_registration_is_met(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let token = inside.token("a").await;
+    let mut puppet = inside.puppet("db-1", &token);
+    puppet.join().await;
+    puppet.reboot();
+    inside.sessions(&token, 0).await;
+    // Of a delegate that is known the session's id is the first that takes so many bytes: it is admitted by then, and not
+    // registered.
+    let mut pause = inside.entropy.pause(SESSION_ID_BYTES);
+    let connecting = tokio::spawn(async move { puppet.connect().await });
+    pause.begun().await;
+    change(&inside, &token, r#"{"allowed_names":["web-*"]}"#).await.expect("changed");
+    drop(pause);
+    let met = connecting.await.expect("no panic");
+    assert!(!matches!(met, Attempted::Welcome(_)), "{met:?}");
+    inside.sessions(&token, 0).await;
 }
 
 async fn a_change_whose_call_did_not_hear_of_it_holds_all_the_same(engine: Engine) {
@@ -127,7 +150,11 @@ async fn an_expiry_can_be_moved_both_ways(engine: Engine) {
 
     let unissued = inside.client.create_token(&unissued("late", inside.clock.wall() + HOUR)).await.expect("created");
     inside.clock.advance(HOUR);
-    assert_eq!(code(inside.client.issue_token(unissued.token.id).await), Code::TokenEnded, "its time has come");
+    assert_eq!(
+        code(inside.client.issue_token(unissued.token.id, &IssueToken::default()).await),
+        Code::TokenEnded,
+        "its time has come"
+    );
 }
 
 fn unissued(name: &str, expires_at: i64) -> legation_api::tokens::CreateToken {

@@ -24,7 +24,9 @@ mod scopes;
 mod sources;
 mod store;
 mod tasks;
+mod uses;
 mod warnings;
+mod wraps;
 
 use legation_api::tasks::{Shell, SubmitTask, Work};
 use legation_model::ids::{AttemptId, TaskId};

@@ -35,6 +35,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) kind: String,
     pub(super) request: String,
+    /// After how many seconds to come again.
+    pub(super) retry: String,
     pub(super) body: Vec<u8>,
 }
 
@@ -77,7 +79,8 @@ pub(super) async fn answer(request: RequestBuilder) -> Answer {
     let header =
         |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let (status, kind, request) = (response.status().as_u16(), header("content-type"), header("x-request-id"));
-    Answer { status, kind, request, body: response.bytes().await.expect("a whole answer").to_vec() }
+    let retry = header("retry-after");
+    Answer { status, kind, request, retry, body: response.bytes().await.expect("a whole answer").to_vec() }
 }
 
 impl Answer {

@@ -10,6 +10,7 @@ use legation_wire::{
     DelegateEvent, GoodbyeReason,
     message::{Finished, FromDelegate, Stopped, Stream, ToDelegate},
 };
+use sqlx::Executor as _;
 
 super::on_both!(
     a_caller_that_hangs_up_does_not_stop_a_revoke_half_way,
@@ -97,6 +98,13 @@ async fn a_report_that_waits_for_the_store_does_not_happen_afterwards(engine: En
     let (mut puppet, attempt, task) = super::working(&inside, "a1", &token).await;
     eventually("the start is recorded", async || {
         (inside.client.task(task).await.expect("a task").state == TaskState::Running).then_some(())
+    })
+    .await;
+    // The sweep's own note of the session would be inside the gate as well.
+    let noted = format!("SELECT id FROM tokens WHERE id = '{}' AND last_used_at IS NOT NULL", token.id);
+    eventually("the sweep has noted the session", async || {
+        let noted = sqlx::AssertSqlSafe(noted.clone());
+        super::beside(&inside).await.fetch_optional(noted).await.expect("a row").map(drop)
     })
     .await;
     // The writer is held twice, so that the report waits inside the gate, between its check and its act, before

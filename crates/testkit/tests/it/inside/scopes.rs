@@ -6,7 +6,7 @@ use legation_api::{
     routes,
     scopes::{CreateScope, Scope, ScopesQuery, UpdateScope},
     tasks::{Shell, SubmitTask, Work},
-    tokens::{CreateToken, TokensQuery},
+    tokens::{CreateToken, IssueToken, TokensQuery},
 };
 use legation_model::{
     Name, Scope as Place,
@@ -235,7 +235,7 @@ async fn only_an_empty_place_is_deleted_and_its_name_never_comes_back(engine: En
     inside.client.scope(&place("acme/eng/web")).await.expect("a preview deletes nothing");
     inside.client.delete_scope(&place("acme/eng/web")).await.expect("deleted");
     assert_eq!(inside.client.token(default).await.expect("a tombstone").status, TokenStatus::Deleted);
-    assert_eq!(problem(inside.client.issue_token(default).await).code, Code::AlreadyIssued);
+    assert_eq!(problem(inside.client.issue_token(default, &IssueToken::default()).await).code, Code::AlreadyIssued);
     assert_eq!(problem(inside.client.delete_scope(&place("acme/eng/web")).await).code, Code::NotFound);
     assert_eq!(problem(inside.client.scope(&place("acme/eng/web")).await).code, Code::NotFound);
     assert_eq!(problem(submit(&inside, "acme/eng/web", "nobody").await).code, Code::NotFound);
@@ -337,13 +337,19 @@ async fn a_delegate_serves_its_place_and_what_is_below_and_nothing_else(engine: 
 async fn a_deleted_default_token_has_a_successor(engine: Engine) {
     let inside = Inside::start(engine).await;
     let first = inside.client.tokens(&named("default", "default_token")).await.expect("tokens").items[0].id;
-    inside.client.issue_token(first).await.expect("issued");
+    inside.client.issue_token(first, &IssueToken::default()).await.expect("issued");
     inside.client.revoke_token(first, &Default::default()).await.expect("revoked");
     inside.client.preview_delete(first).await.expect("a preview");
     inside.client.delete_token(first).await.expect("deleted");
     let second = inside.client.tokens(&named("default", "default_token")).await.expect("tokens").items;
     assert_eq!(second.len(), 1);
     assert_eq!((second[0].status, second[0].id == first), (TokenStatus::Unissued, false));
-    let value = inside.client.issue_token(second[0].id).await.expect("issued").value.expect("a value, once");
+    let value = inside
+        .client
+        .issue_token(second[0].id, &IssueToken::default())
+        .await
+        .expect("issued")
+        .value
+        .expect("a value, once");
     inside.puppet("one", &Issued { id: second[0].id, value }).join().await;
 }

@@ -55,7 +55,7 @@ async fn proxy(inside: &Inside, header: &str) -> String {
     url
 }
 
-async fn through(inside: &Inside, token: &Issued, header: &str) -> Puppet {
+pub(super) async fn through(inside: &Inside, token: &Issued, header: &str) -> Puppet {
     let mut puppet = inside.puppet("one", token);
     puppet.redirect(&proxy(inside, header).await);
     puppet
