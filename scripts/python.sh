@@ -1,28 +1,42 @@
 #!/usr/bin/env bash
-# Makes the one Python environment of the tests, and prints its interpreter. What is in it is pinned in
-# scripts/python.txt; when that has not changed since, this takes no time.
+# Makes sure that there is a Python environment of the tests' own, and says where its programs are.
 #
-#   PYTHON=$(scripts/python.sh)
+#   scripts/python.sh      prints the directory
+#
+# The environment lies below cargo's target directory and holds what scripts/python.txt names, in these versions. When it
+# is there already this takes no time and asks no network; several may call it at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-wanted=scripts/python.txt
-venv=${CARGO_TARGET_DIR:-target}/python
-case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
+fail() {
+    printf 'legation: %s\n' "$*" >&2
+    exit 69
+}
 
-# Two at once would be in each other's way.
-mkdir -p "${venv%/*}"
-exec 9>"$venv.lock"
-flock 9
+list=$PWD/scripts/python.txt
+home=${CARGO_TARGET_DIR:-$PWD/target}/python
+stamp=$home/ready
+wanted=$(cksum <"$list")
 
-if ! cmp -s "$wanted" "$venv/made-of"; then
-    rm -rf "$venv"
-    # Debian keeps what makes environments in a package of its own.
-    if ! python3 -c 'import ensurepip' >/dev/null 2>&1; then
-        scripts/need.sh python3-ensurepip:python3-venv >&2
+ready() {
+    [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$home/bin/python3" -c '' 2>/dev/null
+}
+
+if ! ready; then
+    mkdir -p "$(dirname "$home")"
+    exec 9>"$home.lock"
+    flock 9
+    # Somebody else may have made it meanwhile.
+    if ! ready; then
+        scripts/need.sh python3:python3
+        # Debian has the module that makes environments in a package of its own.
+        python3 -c 'import ensurepip, venv' 2>/dev/null || scripts/need.sh python3-venv:python3-venv
+        rm -rf "$home"
+        {
+            python3 -m venv "$home" &&
+                "$home/bin/pip" install --quiet --disable-pip-version-check --no-input --require-virtualenv -r "$list"
+        } >&2 || fail "the Python packages of the tests cannot be installed: look above, and see that PyPI can be reached"
+        printf '%s\n' "$wanted" >"$stamp"
     fi
-    python3 -m venv "$venv" >&2
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input --retries 5 -r "$wanted" >&2
-    cp "$wanted" "$venv/made-of"
 fi
-printf '%s\n' "$venv/bin/python"
+printf '%s\n' "$home/bin"

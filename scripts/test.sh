@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 
 scripts/need.sh cc:build-essential initdb:postgresql tinyproxy:tinyproxy-bin nats-server:nats-server \
     mosquitto:mosquitto
+scripts/python.sh >/dev/null
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/legation-test.XXXXXX")
 # PostgreSQL does not run as root; whoever it runs as must be able to reach its directory in here.
@@ -42,7 +43,6 @@ run() {
 }
 
 # Made before the tests, so that none of them waits for a download.
-scripts/python.sh >/dev/null
 
 LEGATION_TEST_POSTGRES=$(scripts/postgres.sh start "$scratch/postgres")
 export LEGATION_TEST_POSTGRES

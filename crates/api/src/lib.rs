@@ -18,6 +18,7 @@ pub mod handover;
 pub mod health;
 pub mod json;
 pub mod logins;
+pub mod oidc;
 pub mod output;
 pub mod page;
 pub mod passwords;

@@ -122,6 +122,9 @@ codes! {
     /// Name and password do not belong together, or nobody may log in by them.
     LoginRefused = "login_refused", 401, "The login is refused",
         "check the name and the password; who may edit access can set a new one with `legation user password NAME`";
+    /// The identity provider cannot be reached, or says what nobody can check.
+    ProviderUnavailable = "provider_unavailable", 503, "The identity provider does not answer as it should",
+        "try again; if it stays, look at the Manager's log and at the settings that begin with oidc";
     /// A console session whose owner has not shown for a while who they are.
     Reauthenticate = "reauthenticate", 403, "Show once more who you are",
         "send the password to /api/v1/reauthenticate, or log in again, and repeat the request";

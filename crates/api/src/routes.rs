@@ -70,6 +70,12 @@ pub const PRINCIPAL_PASSWORD: &str = "/api/v1/principals/{principal}/password";
 pub const PASSWORD: &str = "/api/v1/password";
 /// Begins a console session; public.
 pub const LOGIN: &str = "/api/v1/login";
+/// Begins a login at the identity provider, in a browser; public.
+pub const LOGIN_OIDC: &str = "/api/v1/login/oidc";
+/// Where the identity provider sends a browser back to; public.
+pub const LOGIN_OIDC_CALLBACK: &str = "/api/v1/login/oidc/callback";
+/// Opens the session of a login that a program began; public.
+pub const LOGIN_OIDC_CODE: &str = "/api/v1/login/oidc/code";
 /// Ends the console session that is presented.
 pub const LOGOUT: &str = "/api/v1/logout";
 /// Shows once more who holds the console session that is presented.
@@ -147,6 +153,9 @@ pub const ALL: &[&str] = &[
     PRINCIPAL_PASSWORD,
     PASSWORD,
     LOGIN,
+    LOGIN_OIDC,
+    LOGIN_OIDC_CALLBACK,
+    LOGIN_OIDC_CODE,
     LOGOUT,
     REAUTHENTICATE,
     SESSIONS,

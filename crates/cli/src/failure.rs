@@ -56,10 +56,18 @@ impl From<ClientError> for Failure {
                 exit_codes::UNREACHABLE
             }
         };
-        let fix = if error.code() == Some(Code::Unauthenticated) { how_to_log_in() } else { error.fix().to_owned() };
+        let fix = match error.code() {
+            Some(Code::Unauthenticated) => how_to_log_in(),
+            Some(Code::Reauthenticate) => AGAIN.to_owned(),
+            _ => error.fix().to_owned(),
+        };
         Self::new(code, error.to_string(), fix)
     }
 }
+
+/// Where there is a terminal, a session that began with a password has been asked for it by then.
+const AGAIN: &str = "run it on a terminal, which asks for the password, or log in once more: `legation login NAME`, or \
+     `legation login --oidc --fresh` at an identity provider";
 
 /// The Manager's advice is for programs, which write headers; this is where a person puts a key.
 fn how_to_log_in() -> String {

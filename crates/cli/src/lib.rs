@@ -17,6 +17,7 @@ pub mod grants;
 pub mod handover;
 pub mod keys;
 pub mod logins;
+pub mod oidc;
 pub mod passwords;
 pub mod principals;
 pub mod private_file;

@@ -13,7 +13,7 @@ use crate::{
     args::{Global, Paging},
     ask::Care,
     config::{Session, Settings},
-    exit_codes, principals,
+    exit_codes, oidc, principals,
     prompt::PasswordFrom,
     ui::{Row, Show, Ui},
     values::show_time,
@@ -23,7 +23,14 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct Login {
     /// The user's name
-    name: Name,
+    #[arg(required_unless_present = "oidc", conflicts_with = "oidc")]
+    name: Option<Name>,
+    /// Log in at the identity provider, in a browser on this machine
+    #[arg(long)]
+    oidc: bool,
+    /// With --oidc: have the provider ask again, for what asks to be shown once more who you are
+    #[arg(long, requires = "oidc")]
+    fresh: bool,
     /// Where the password comes from.
     #[command(flatten)]
     password: PasswordFrom,
@@ -38,8 +45,13 @@ impl Login {
         let settings = Settings::load(global)?;
         // Whoever logs in has no session yet, and an API key has no place in it.
         let client = Client::new(&settings.url, None, settings.ca_file.as_deref())?;
-        let password = self.password.known("Password")?;
-        let began = client.log_in(&LogIn { name: self.name, password, cookie: false }).await?;
+        let began = match self.name {
+            Some(name) => {
+                let password = self.password.known("Password")?;
+                client.log_in(&LogIn { name, password, cookie: false }).await?
+            }
+            None => oidc::log_in(&client, self.fresh, ui).await?,
+        };
         keep(&settings, ui, began).await
     }
 }

@@ -60,8 +60,16 @@ impl Attempts {
     /// # Errors
     /// `too_many_attempts`, with the time to wait.
     pub(crate) fn admit(&self, from: Option<IpAddr>, name: &Name) -> Result<(), Refusal> {
-        self.count(&self.by_source, from.map(source))?;
+        self.admit_from(from)?;
         self.count(&self.by_name, Some(name.as_str().to_ascii_lowercase()))
+    }
+
+    /// The same for an attempt that says no name here.
+    ///
+    /// # Errors
+    /// `too_many_attempts`, with the time to wait.
+    pub(crate) fn admit_from(&self, from: Option<IpAddr>) -> Result<(), Refusal> {
+        self.count(&self.by_source, from.map(source))
     }
 
     fn count<K: Hash + Eq + Clone>(&self, limiter: &Limiter<Option<K>>, key: Option<K>) -> Result<(), Refusal> {

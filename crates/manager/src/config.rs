@@ -15,7 +15,7 @@ use legation_api::accounts::{LEASE_MAX, LEASE_MIN};
 use legation_model::Millis;
 use serde::Deserialize;
 
-use crate::{admin::Reset, backup::Backup, restore::Restore};
+use crate::{admin::Reset, backup::Backup, oidc::OidcSettings, restore::Restore};
 
 /// Where the Manager listens when nobody says otherwise.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7430";
@@ -145,6 +145,27 @@ pub struct Settings {
     /// How long a console session may go unused, at most its lifetime [default: 30m].
     #[arg(long, env = "LEGATION_CONSOLE_IDLE", value_name = "DURATION", global = true)]
     pub console_idle: Option<String>,
+    /// Identity provider (OpenID Connect) at which people may log in: its issuer, such as https://id.example.com. Needs public-url.
+    #[arg(long, env = "LEGATION_OIDC_ISSUER", value_name = "URL", global = true)]
+    pub oidc_issuer: Option<String>,
+    /// What the Manager is called at the identity provider.
+    #[arg(long, env = "LEGATION_OIDC_CLIENT_ID", value_name = "ID", global = true)]
+    pub oidc_client_id: Option<String>,
+    /// File with the secret that the identity provider gave the Manager; none for a client without one.
+    #[arg(long, env = "LEGATION_OIDC_CLIENT_SECRET_FILE", value_name = "FILE", global = true)]
+    pub oidc_client_secret_file: Option<PathBuf>,
+    /// Scopes to ask for beside openid [default: profile].
+    #[arg(long, env = "LEGATION_OIDC_SCOPES", value_name = "SCOPE,…", value_delimiter = ',', global = true)]
+    pub oidc_scopes: Option<Vec<String>>,
+    /// Claim of the ID token that a new user is named after [default: preferred_username].
+    #[arg(long, env = "LEGATION_OIDC_NAME_CLAIM", value_name = "CLAIM", global = true)]
+    pub oidc_name_claim: Option<String>,
+    /// Claim of the ID token that has the groups [default: groups].
+    #[arg(long, env = "LEGATION_OIDC_GROUPS_CLAIM", value_name = "CLAIM", global = true)]
+    pub oidc_groups_claim: Option<String>,
+    /// Roles that groups give, as GROUP=ROLE@SCOPE, or GROUP=ROLE for everywhere. Who is in none of these groups is not let in.
+    #[arg(long, env = "LEGATION_OIDC_GRANTS", value_name = "GROUP=ROLE,…", value_delimiter = ',', global = true)]
+    pub oidc_grants: Option<Vec<String>>,
     /// Log level: error, warn, info, debug or trace, also per part as in `info,legation_manager=debug` [default: info].
     #[arg(long, env = "LEGATION_LOG", value_name = "LEVEL", global = true)]
     pub log: Option<String>,
@@ -183,6 +204,8 @@ pub struct Config {
     pub public_link_url: Option<String>,
     /// How long console sessions last.
     pub console: Console,
+    /// The identity provider, if people may log in at one.
+    pub oidc: Option<OidcSettings>,
     /// See [`Settings`].
     pub log: String,
     /// Log as JSON.
@@ -283,6 +306,13 @@ impl Settings {
             public_link_url: self.public_link_url.or(other.public_link_url),
             console_lifetime: self.console_lifetime.or(other.console_lifetime),
             console_idle: self.console_idle.or(other.console_idle),
+            oidc_issuer: self.oidc_issuer.or(other.oidc_issuer),
+            oidc_client_id: self.oidc_client_id.or(other.oidc_client_id),
+            oidc_client_secret_file: self.oidc_client_secret_file.or(other.oidc_client_secret_file),
+            oidc_scopes: self.oidc_scopes.or(other.oidc_scopes),
+            oidc_name_claim: self.oidc_name_claim.or(other.oidc_name_claim),
+            oidc_groups_claim: self.oidc_groups_claim.or(other.oidc_groups_claim),
+            oidc_grants: self.oidc_grants.or(other.oidc_grants),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
             ready_file: self.ready_file.or(other.ready_file),
@@ -318,6 +348,7 @@ impl Config {
             public_url: public_url("public-url", settings.public_url.as_deref())?,
             public_link_url: public_url("public-link-url", settings.public_link_url.as_deref())?,
             console: console(&settings)?,
+            oidc: OidcSettings::of(&settings)?,
             log_json: log_json(&settings)?,
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
             link_listen: settings.link_listen,

@@ -38,6 +38,7 @@ pub mod lock;
 pub mod logging;
 pub mod logins;
 pub mod metrics;
+pub mod oidc;
 pub mod output;
 pub mod parted;
 pub mod passwords;
@@ -150,6 +151,8 @@ pub struct Manager {
     pub(crate) vouched: vouched::Vouched,
     pub(crate) attempts: attempts::Attempts,
     pub(crate) turns: passwords::Turns,
+    /// Logins at an identity provider.
+    pub(crate) oidc: Option<oidc::Oidc>,
     pub(crate) refusals: refusals::Refusals,
     /// The leases of the accounts.
     pub(crate) timings: timings::Timings,

@@ -8,14 +8,14 @@ use legation_api::{
 };
 use legation_model::{
     Millis, Secret,
-    ids::LoginId,
+    ids::{LoginId, PrincipalId},
     login::{Login as LoginValue, LoginMethod},
     secret::SecretText,
 };
 use legation_store::{
     Page, Paged, StoreError, Tx, job,
     logins::{self, Login, LoginFilter, OwnedLogin},
-    principals::Principal,
+    principals::{self, Principal},
     standing::{Credential, CredentialId},
 };
 
@@ -64,47 +64,60 @@ impl Manager {
         self.attempts.admit(from.address, &request.name)?;
         let actor = Actor { request: from.request.clone(), address: from.address, ..Actor::system() };
         let shown = self.shown_password(request.name, request.password, &actor).await?;
-        let (value, login) = self.new_login(&shown.principal, LoginMethod::Password, &from);
-        let (begun, principal, now) = (login.clone(), shown.principal.clone(), self.clock.wall());
-        let begin = job(move |tx: &mut Tx| {
+        let principal = shown.principal.clone();
+        let session = self.prepared(principal.id, LoginMethod::Password, self.clock.wall(), &from);
+        // Between the check and its transaction the password may be changed, or its owner disabled.
+        let begun = self.begin_session(principal.clone(), session, Ground::Password(shown), from).await?;
+        begun.ok_or_else(|| {
+            self.refuse_login(Some(&principal), &actor);
+            Refusal::new(Code::LoginRefused, "the password was changed at this moment, or its owner disabled")
+        })
+    }
+
+    /// Begins a prepared session, if the ground for it still holds.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn begin_session(
+        &self,
+        principal: Principal,
+        session: Begun,
+        ground: Ground,
+        from: Visitor,
+    ) -> Result<Option<NewLogin>, Refusal> {
+        let (owner, begun) = (principal.clone(), session.clone());
+        let work = job(move |tx: &mut Tx| {
             Box::pin(async move {
-                // Between the check and now the password may have been changed, or its owner disabled.
-                if !shown.still_counts(tx).await? {
+                if !ground.holds(tx).await? {
                     return Ok(None);
                 }
-                begin(tx, &shown.principal, &begun, &from, now).await.map(Some)
+                begin(tx, &owner, &begun, &from).await.map(Some)
             })
         });
-        let Some(ended) = self.store.write(begin).await? else {
-            self.refuse_login(Some(&principal), &actor);
-            return Err(Refusal::new(
-                Code::LoginRefused,
-                "the password was changed at this moment, or its owner disabled",
-            ));
-        };
+        let Some(ended) = self.store.write(work).await? else { return Ok(None) };
         if ended > 0 {
             self.vouched.forget(|standing| standing.owner() == principal.id && standing.credential.login().is_some());
         }
-        let Principal { name: owner_name, scope, .. } = principal;
-        Ok(NewLogin { session: OwnedLogin { login, owner_name, scope }, value })
+        Ok(Some(session.of(principal)))
     }
 
-    fn new_login(&self, owner: &Principal, method: LoginMethod, from: &Visitor) -> (SecretText, Login) {
+    /// A session that nobody has yet.
+    pub(crate) fn prepared(&self, owner: PrincipalId, method: LoginMethod, shown_at: Millis, from: &Visitor) -> Begun {
         let value = LoginValue { id: LoginId::random(&*self.entropy), secret: Secret::random(&*self.entropy) };
         let now = self.clock.wall();
         let login = Login {
             id: value.id,
-            owner: owner.id,
+            owner,
             method,
             hash: self.keys.sealer.keyed_hash(value.secret.expose()),
             address: from.address.map(|address| address.to_canonical().to_string()).unwrap_or_default(),
             agent: from.agent.chars().filter(|c| !c.is_control()).take(AGENT_MAX).collect(),
             created_at: now,
-            authenticated_at: now,
+            authenticated_at: shown_at,
             last_used_at: now,
             expires_at: now + self.config.console.lifetime,
         };
-        (value.reveal(), login)
+        Begun { value: value.reveal(), login }
     }
 
     /// Ends the caller's own session.
@@ -210,15 +223,56 @@ impl Manager {
     }
 }
 
+/// A session that is made, and in the store when its transaction is.
+#[derive(Clone)]
+pub(crate) struct Begun {
+    value: SecretText,
+    login: Login,
+}
+
+impl Begun {
+    /// Whether it is for this principal.
+    pub(crate) fn is_of(&self, owner: PrincipalId) -> bool {
+        self.login.owner == owner
+    }
+
+    /// The session with its owner.
+    pub(crate) fn of(self, owner: Principal) -> NewLogin {
+        let Principal { name: owner_name, scope, .. } = owner;
+        NewLogin { session: OwnedLogin { login: self.login, owner_name, scope }, value: self.value }
+    }
+}
+
+/// Why somebody may have a session.
+pub(crate) enum Ground {
+    /// They showed their password.
+    Password(Shown),
+    /// The identity provider vouched for them a moment ago.
+    Provider(PrincipalId),
+}
+
+impl Ground {
+    /// Whether that still holds, in the transaction that begins the session.
+    async fn holds(&self, tx: &mut Tx) -> Result<bool, StoreError> {
+        match self {
+            Self::Password(shown) => shown.still_counts(tx).await,
+            Self::Provider(id) => {
+                Ok(principals::get(tx, *id).await?.is_some_and(|principal| principal.disabled_at.is_none()))
+            }
+        }
+    }
+}
+
 /// Stores a session and its record, and ends those that are too many; how many.
-async fn begin(tx: &mut Tx, owner: &Principal, login: &Login, from: &Visitor, now: Millis) -> Result<u64, StoreError> {
+pub(crate) async fn begin(tx: &mut Tx, owner: &Principal, begun: &Begun, from: &Visitor) -> Result<u64, StoreError> {
+    let login = &begun.login;
     logins::insert(tx, login).await?;
     let ended = logins::delete_surplus(tx, owner.id, SESSIONS_MAX).await?;
     let name = named(owner.name.as_str(), owner.id, &Credential::Login(login.clone()));
     let actor = Actor { name, request: from.request.clone(), address: from.address };
-    let begun = serde_json::json!({ "method": login.method, "agent": login.agent, "expires_at": login.expires_at });
-    let change = Change::new("login", login.id, owner.scope.clone()).detail(owner.name.to_string()).after(begun);
-    audit::append(tx, &actor, now, change).await?;
+    let fields = serde_json::json!({ "method": login.method, "agent": login.agent, "expires_at": login.expires_at });
+    let change = Change::new("login", login.id, owner.scope.clone()).detail(owner.name.to_string()).after(fields);
+    audit::append(tx, &actor, login.created_at, change).await?;
     Ok(ended)
 }
 

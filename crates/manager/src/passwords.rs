@@ -9,7 +9,7 @@ use argon2::{
 use legation_api::{Code, passwords};
 use legation_model::{Name, access::PrincipalKind, ids::PrincipalId, login::PASSWORD_MAX, secret::SecretText};
 use legation_store::{
-    StoreError, Tx, job, logins, passwords as stored,
+    StoreError, Tx, identities, job, logins, passwords as stored,
     principals::{self, Principal},
     standing::{CredentialId, Standing},
 };
@@ -262,6 +262,10 @@ impl May {
         let Some(principal) = principals::get(tx, id).await? else { return Ok(Err(missing())) };
         if let Err(refusal) = caller.require_at(principal.scope.as_ref(), "principal") {
             return Ok(Err(refusal));
+        }
+        if identities::of(tx, id).await?.is_some() {
+            let detail = format!("{} logs in at the identity provider, and has none here", principal.name);
+            return Ok(Err(Refusal::new(Code::NoPassword, detail)));
         }
         // Who has somebody's password can do what they can.
         let covered = caller.require_cover(&held_by(tx, id, None).await?);

@@ -27,6 +27,7 @@ use crate::{
     keys::Keys,
     live::{LiveToken, LiveTokens},
     metrics::Metrics,
+    oidc::Oidc,
     parted::PartedLinks,
     passwords::Turns,
     proofs::Proofs,
@@ -111,10 +112,12 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
     }
     let former_leases_end = former_leases_end(&config, &store, &*clock).await?;
     let timing = config.timing;
+    let oidc = Oidc::new(config.oidc.as_ref(), config.public_url.as_deref())?;
     let manager = Arc::new_cyclic(|this| Manager {
         former_leases_end,
         attempts: Attempts::new(Arc::clone(&clock)),
         turns: Turns::default(),
+        oidc,
         clock: Arc::new(JumpGuard::new(clock)),
         config,
         entropy,
@@ -151,6 +154,7 @@ async fn build(config: Config, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>)
     manager.ensure_default_account().await?;
     manager.fill_places().await?;
     load_tokens(&manager).await?;
+    manager.tell_mapping().await?;
     Ok(manager)
 }
 

@@ -41,6 +41,8 @@ const GET: &str = "SELECT * FROM grants WHERE id = $1";
 const LIST: &str = "SELECT * FROM grants WHERE (created_at, id) > ($1, $2) AND ($3 = '' OR principal = $3) \
      AND ($4 = '' OR role = $4) AND {within} ORDER BY created_at, id LIMIT $5";
 const OF: &str = "SELECT * FROM grants WHERE principal = $1 ORDER BY created_at, id";
+const MAPPED: &str = "SELECT * FROM grants WHERE principal = $1 AND mapped = 1 ORDER BY created_at, id";
+const SET_MAPPED: &str = "UPDATE grants SET mapped = 1 WHERE id = $1";
 const USES: &str = "SELECT COUNT(*) AS uses FROM grants WHERE role = $1";
 const ADMINS: &str = "SELECT g.id, g.principal FROM grants g JOIN principals p ON p.id = g.principal \
      WHERE g.role = $1 AND g.scope IS NULL AND p.disabled_at IS NULL AND p.id <> $2";
@@ -96,6 +98,23 @@ pub async fn list(
 /// Those of the database.
 pub async fn of(conn: &mut Conn, principal: PrincipalId) -> Result<Vec<Grant>, StoreError> {
     conn.all(sqlx::query(OF).bind(principal.to_string())).await?.iter().map(grant).collect()
+}
+
+/// Those of one principal that the mapping of groups made, oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn mapped(conn: &mut Conn, principal: PrincipalId) -> Result<Vec<Grant>, StoreError> {
+    conn.all(sqlx::query(MAPPED).bind(principal.to_string())).await?.iter().map(grant).collect()
+}
+
+/// Adds one that the mapping of groups makes, and may take away.
+///
+/// # Errors
+/// As [`insert`].
+pub async fn insert_mapped(conn: &mut Conn, grant: &Grant) -> Result<(), StoreError> {
+    insert(conn, grant).await?;
+    conn.run_one(sqlx::query(SET_MAPPED).bind(grant.id.to_string())).await
 }
 
 /// How many grants a role has.

@@ -24,6 +24,7 @@ pub mod clones;
 pub mod delegates;
 pub mod grants;
 pub mod idempotency;
+pub mod identities;
 pub mod keys;
 pub mod leases;
 pub mod logins;

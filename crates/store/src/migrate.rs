@@ -23,6 +23,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("token_uses", include_str!("../migrations/0012_token_uses.sql")),
     ("wraps", include_str!("../migrations/0013_wraps.sql")),
     ("reveal", include_str!("../migrations/0014_reveal.sql")),
+    ("oidc", include_str!("../migrations/0014_oidc.sql")),
 ];
 
 /// Brings the schema to this version, all or nothing.
@@ -123,6 +124,7 @@ mod tests {
         "d6fbb86014a7d86cd1f77c9cef4c96f9f9ea55cef15acaf93244d47b9aca4686",
         "897e247c74718b66ed52c9958cf1c9829015b4b9a55c1a3e6b5a9160b46af1e8",
         "eac286b088c0565592e1d169987026047c721584b2eba55ff372e36642f281ef",
+        "31775f242f695fffd8f6ea0b88677a7ab5e30cae9921ae50fb2d6077829632f8",
     ];
 
     #[test]

@@ -57,6 +57,7 @@ const SET_DISABLED: &str = "UPDATE principals SET disabled_at = $2 WHERE id = $1
 const DELETE_KEYS: &str = "DELETE FROM api_keys WHERE owner = $1";
 const DELETE_LOGINS: &str = "DELETE FROM logins WHERE principal = $1";
 const DELETE_PASSWORD: &str = "DELETE FROM passwords WHERE principal = $1";
+const DELETE_IDENTITY: &str = "DELETE FROM identities WHERE principal = $1";
 const DELETE_GRANTS: &str = "DELETE FROM grants WHERE principal = $1";
 const DELETE: &str = "DELETE FROM principals WHERE id = $1";
 
@@ -124,12 +125,12 @@ pub async fn set_disabled(conn: &mut Conn, id: PrincipalId, since: Option<Millis
     conn.run_one(sqlx::query(SET_DISABLED).bind(id.to_string()).bind(since)).await
 }
 
-/// Removes one, with its keys, sessions, password and grants.
+/// Removes one, with its keys, sessions, password, identity and grants.
 ///
 /// # Errors
 /// [`StoreError::NotFound`].
 pub async fn delete(conn: &mut Conn, id: PrincipalId) -> Result<(), StoreError> {
-    for text in [DELETE_KEYS, DELETE_LOGINS, DELETE_PASSWORD, DELETE_GRANTS] {
+    for text in [DELETE_KEYS, DELETE_LOGINS, DELETE_PASSWORD, DELETE_IDENTITY, DELETE_GRANTS] {
         conn.run(sqlx::query(text).bind(id.to_string())).await?;
     }
     conn.run_one(sqlx::query(DELETE).bind(id.to_string())).await

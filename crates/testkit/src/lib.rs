@@ -16,6 +16,7 @@ pub mod load;
 pub mod micro;
 pub mod process;
 pub mod procfs;
+pub mod provider;
 pub mod proxy;
 pub mod repo;
 pub mod seed;

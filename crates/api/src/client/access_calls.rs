@@ -14,6 +14,7 @@ use crate::{
     api_keys::{ApiKey, ApiKeysQuery, CreateApiKey, IssuedApiKey, RevokedApiKey},
     grants::{CreateGrant, DeletedGrant, Grant, GrantsQuery},
     logins::{ConsoleSession, EndedSession, LogIn, LoggedIn, Reauthenticate, SessionsQuery},
+    oidc::LogInByCode,
     page::PageQuery,
     passwords::{ChangePassword, PasswordSet, SetPassword},
     principals::{ChangedPrincipal, CreatePrincipal, Principal, PrincipalsQuery},
@@ -81,6 +82,11 @@ impl Client {
     /// Begins a console session; the client goes on without it.
     pub async fn log_in(&self, request: &LogIn) -> Result<LoggedIn, ClientError> {
         self.post(routes::LOGIN, &Nothing {}, request).await
+    }
+
+    /// Opens the session of a login at the identity provider; the client goes on without it.
+    pub async fn log_in_by_code(&self, request: &LogInByCode) -> Result<LoggedIn, ClientError> {
+        self.post(routes::LOGIN_OIDC_CODE, &Nothing {}, request).await
     }
 
     /// Ends the console session that this client has.

@@ -11,12 +11,15 @@ use axum::http::{
 use legation_api::Code;
 use legation_model::{Millis, secret::SecretText};
 
-use crate::{config::Config, error::Refusal};
+use crate::{config::Config, error::Refusal, oidc::ROUND_LASTS};
 
 /// The cookie's name over https: by this prefix browsers take it from nobody but this host, and only over https.
 const SECURE: &str = "__Host-legation";
 /// Its name over plain http, on the machine itself or where nobody said that a proxy speaks https.
 const PLAIN: &str = "legation";
+/// The cookie of a login at the identity provider, with the prefix where the session's has it. Unlike that it must come along
+/// when the provider's page sends the browser back.
+const ROUND: &str = "legation-login";
 /// By which browsers say what kind of page a request comes from.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -102,20 +105,34 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refusal> {
 
 /// A header that makes a browser keep a session, for as long as it may last.
 pub(super) fn keep(value: &SecretText, lifetime: Millis, config: &Config) -> Option<HeaderValue> {
-    set(value.expose(), lifetime / 1000, config)
+    set(name(config), value.expose(), "Strict", lifetime, config)
 }
 
 /// A header that makes a browser drop its session.
 pub(super) fn clear(config: &Config) -> Option<HeaderValue> {
-    set("", 0, config)
+    set(name(config), "", "Strict", 0, config)
 }
 
-fn set(value: &str, seconds: Millis, config: &Config) -> Option<HeaderValue> {
-    let secure = if config.by_https() { "; Secure" } else { "" };
-    let text = format!("{}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}", name(config));
+/// A header that makes a browser keep what binds a login to it, for as long as that may take.
+pub(super) fn keep_round(word: &SecretText, config: &Config) -> Option<HeaderValue> {
+    set(&round_name(config), word.expose(), "Lax", ROUND_LASTS, config)
+}
+
+/// What binds a login to this browser.
+pub(super) fn round<'a>(headers: &'a HeaderMap, config: &Config) -> Result<&'a str, Refusal> {
+    cookie(headers, &round_name(config))
+}
+
+fn set(name: &str, value: &str, same_site: &str, lasts: Millis, config: &Config) -> Option<HeaderValue> {
+    let (secure, seconds) = (if config.by_https() { "; Secure" } else { "" }, lasts / 1000);
+    let text = format!("{name}={value}; Path=/; HttpOnly; SameSite={same_site}; Max-Age={seconds}{secure}");
     let mut header = HeaderValue::try_from(text).ok()?;
     header.set_sensitive(true);
     Some(header)
+}
+
+fn round_name(config: &Config) -> String {
+    if config.by_https() { format!("__Host-{ROUND}") } else { ROUND.to_owned() }
 }
 
 fn name(config: &Config) -> &'static str {

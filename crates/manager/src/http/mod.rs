@@ -10,6 +10,7 @@ mod guard;
 mod health;
 mod link;
 mod logins;
+mod oidc;
 mod openapi;
 mod output;
 mod passwords;
@@ -115,6 +116,9 @@ pub fn table() -> Vec<Route> {
         put(routes::PRINCIPAL_PASSWORD, Needs(P::AccessEdit), passwords::set).fresh(),
         put(routes::PASSWORD, AnyKey, passwords::change),
         post(routes::LOGIN, Public, logins::log_in),
+        get(routes::LOGIN_OIDC, Public, oidc::begin),
+        get(routes::LOGIN_OIDC_CALLBACK, Public, oidc::end),
+        post(routes::LOGIN_OIDC_CODE, Public, oidc::open),
         post(routes::LOGOUT, AnyKey, logins::log_out),
         post(routes::REAUTHENTICATE, AnyKey, logins::reauthenticate),
         get(routes::SESSIONS, OwnOr(P::AccessView), logins::list),

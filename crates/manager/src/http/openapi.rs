@@ -6,7 +6,7 @@ use utoipa::{
 };
 
 use super::{
-    accounts, api_keys, audit, delegates, grants, health, link, logins, output, passwords, principals, receipts,
+    accounts, api_keys, audit, delegates, grants, health, link, logins, oidc, output, passwords, principals, receipts,
     reveal, revoke, roles, scopes, signing_keys, tasks, token_uses, tokens, whoami, wraps,
 };
 
@@ -28,6 +28,7 @@ use super::{
         principals::list, principals::create, principals::show, principals::disable, principals::enable,
         principals::delete, passwords::set, passwords::change,
         logins::log_in, logins::log_out, logins::reauthenticate, logins::list, logins::end,
+        oidc::begin, oidc::end, oidc::open,
         roles::list, roles::create, roles::show, roles::update, roles::delete,
         grants::list, grants::create, grants::show, grants::delete,
         api_keys::list, api_keys::create, api_keys::show, api_keys::revoke,

@@ -77,7 +77,8 @@ impl IntoResponse for Refusal {
     }
 }
 
-fn typed(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response {
+/// An answer of this media type that nothing on the way keeps.
+pub(super) fn typed(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -52,6 +52,9 @@ fn only_these_routes_are_public() {
             routes::SIGNING_KEYS,
             routes::SIGNING_KEY,
             routes::LOGIN,
+            routes::LOGIN_OIDC,
+            routes::LOGIN_OIDC_CALLBACK,
+            routes::LOGIN_OIDC_CODE,
             routes::UNWRAP,
         ]
         .into_iter()

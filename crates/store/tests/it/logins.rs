@@ -9,6 +9,7 @@ use legation_model::{
 use legation_store::{
     Page, StoreError,
     grants::{self, Grant},
+    identities::{self, Identity},
     logins::{self, Login, LoginFilter},
     passwords,
     principals::{self, Principal},
@@ -116,6 +117,45 @@ pub(crate) async fn a_standing_of_a_session(place: &Place) {
     assert_eq!(standing().await, None);
     write!(store, |tx| principals::delete(tx, id(1)).await).unwrap();
     assert_eq!(read!(store, |conn| logins::get(conn, id(1)).await), Ok(None), "a session outlived its owner");
+}
+
+pub(crate) async fn identities(place: &Place) {
+    let store = place.open().await;
+    for number in [1, 2] {
+        write!(store, |tx| principals::insert(tx, &user(number, None)).await).unwrap();
+    }
+    let alice = Identity { issuer: "https://id.example.com".to_owned(), subject: "a".to_owned() };
+    let other = Identity { issuer: "https://id.example.org".to_owned(), ..alice.clone() };
+    let find = async |identity: &Identity| {
+        let identity = identity.clone();
+        read!(store, |conn| identities::find(conn, &identity).await).unwrap()
+    };
+    let bind = async |identity: &Identity, principal: PrincipalId| {
+        let identity = identity.clone();
+        write!(store, |tx| identities::insert(tx, &identity, principal, NOW).await)
+    };
+    assert_eq!(find(&alice).await, None);
+    bind(&alice, id(1)).await.unwrap();
+    assert_eq!((find(&alice).await, find(&other).await), (Some(id(1)), None), "the same subject of another issuer");
+    assert_eq!(bind(&alice, id(2)).await, Err(StoreError::Taken), "one person is one user");
+    assert_eq!(bind(&other, id(1)).await, Err(StoreError::Taken), "one user is one person");
+    assert_eq!(read!(store, |conn| identities::of(conn, id(1)).await), Ok(Some(alice.clone())));
+    assert_eq!(read!(store, |conn| identities::of(conn, id(2)).await), Ok(None));
+
+    let given = |number: u64, role: &str| Grant {
+        id: id(number),
+        principal: id(1),
+        role: name(role),
+        scope: None,
+        created_at: NOW,
+        created_by: String::new(),
+    };
+    write!(store, |tx| grants::insert(tx, &given(1, "viewer")).await).unwrap();
+    write!(store, |tx| grants::insert_mapped(tx, &given(2, "operator")).await).unwrap();
+    assert_eq!(read!(store, |conn| grants::mapped(conn, id(1)).await), Ok(vec![given(2, "operator")]));
+    assert_eq!(read!(store, |conn| grants::of(conn, id(1)).await).unwrap().len(), 2);
+    write!(store, |tx| principals::delete(tx, id(1)).await).unwrap();
+    assert_eq!(find(&alice).await, None, "an identity outlived its user");
 }
 
 pub(crate) async fn passwords(place: &Place) {

@@ -38,7 +38,7 @@ macro_rules! suite {
 
 suite! {
     access: principals, roles, grants, api_keys, a_standing_is_what_the_owner_holds, keys_of_before_get_owners;
-    logins: sessions, a_standing_of_a_session, passwords;
+    logins: sessions, a_standing_of_a_session, passwords, identities;
     nouns: scopes, scopes_end_for_good, tokens, token_names_and_tombstones, token_life, token_uses, delegates, delegates_that_wait_and_that_go, receipts, audit, audit_checkpoints, keys,
         idempotency, pages_stay_stable_under_inserts, long_lists_are_written_whole;
     work: tasks, late_results_change_nothing, requeued_tasks, open_attempts_are_lost_by_token, output;

@@ -28,7 +28,7 @@ fn python() -> &'static str {
     PYTHON.get_or_init(|| {
         let output = Command::new(repo::top().join("scripts/python.sh")).output().expect("a shell");
         assert!(output.status.success(), "scripts/python.sh: {}", text(&output));
-        String::from_utf8(output.stdout).expect("a path").trim().to_owned()
+        format!("{}/python3", String::from_utf8(output.stdout).expect("a path").trim())
     })
 }
 

@@ -305,7 +305,8 @@ impl Things {
                 let missing_body = body.clone();
                 Case { body, missing_body, ..Self::one(Admin, route.path, self.user, PrincipalId([9; 16])) }
             }
-            ("POST", routes::LOGIN) => plain(Nobody),
+            ("POST", routes::LOGIN | routes::LOGIN_OIDC_CODE) => plain(Nobody),
+            (GET, routes::LOGIN_OIDC | routes::LOGIN_OIDC_CALLBACK) => plain(Nobody),
             ("POST", routes::LOGOUT) => plain(Viewer),
             ("POST", routes::REAUTHENTICATE) => Case { body: r#"{"password":"x"}"#.to_owned(), ..plain(Viewer) },
             ("PUT", routes::PASSWORD) => {
@@ -395,6 +396,9 @@ pub(super) fn succeeded(route: &Route, answer: &Answer) -> bool {
         routes::LINK | routes::UNWRAP => answer.status == 400,
         // Nobody's name and password are tried here, and a key has neither a session nor a password.
         routes::LOGIN => answer.status == 400,
+        // There is no identity provider here.
+        routes::LOGIN_OIDC | routes::LOGIN_OIDC_CALLBACK => matches!(answer.status, 400 | 404),
+        routes::LOGIN_OIDC_CODE => answer.status == 400,
         routes::LOGOUT | routes::REAUTHENTICATE | routes::PASSWORD => matches!(answer.status, 200 | 409),
         _ => matches!(answer.status, 200 | 201),
     }

@@ -235,11 +235,11 @@ async fn only_so_many_sessions_are_open(engine: Engine) {
     assert_eq!(newest.sessions(&SessionsQuery::default()).await.expect("a list").items.len(), SESSIONS_MAX as usize);
 }
 
-/// The routes for which a session must be fresh, written down a second time on purpose: whatever changes access, the
-/// revocation of many tokens at once, and the sight of a token's value.
+/// The routes for which a session must be fresh, written down a second time on purpose: whatever changes access, shows a
+/// token's value again, or revokes many tokens at once.
 fn must_be_fresh(route: &http::Route) -> bool {
-    route.access == http::Access::Needs(Permission::AccessEdit)
-        || [routes::TOKENS_REVOKE, routes::TOKEN_REVEAL].contains(&route.path)
+    let needs = |permission| route.access == http::Access::Needs(permission);
+    needs(Permission::AccessEdit) || needs(Permission::DelegateReveal) || route.path == routes::TOKENS_REVOKE
 }
 
 async fn what_can_hurt_most_asks_sessions_to_be_fresh(engine: Engine) {

@@ -15,6 +15,7 @@ mod keys;
 mod limits;
 mod listeners;
 mod logins;
+mod oidc;
 mod passwords;
 mod proof;
 mod raw;
