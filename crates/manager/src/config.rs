@@ -133,7 +133,7 @@ pub struct Settings {
     /// How long audit records are kept, such as 400d; what is older is deleted up to a signed checkpoint [default: for ever].
     #[arg(long, env = "LEGATION_AUDIT_KEEP", value_name = "DURATION", global = true)]
     pub audit_keep: Option<String>,
-    /// Address under which people and programs reach the API, such as https://legation.example.com, when that is not the one it listens on.
+    /// Address under which people and programs reach the API, such as `https://legation.example.com`, when that is not the one it listens on.
     #[arg(long, env = "LEGATION_PUBLIC_URL", value_name = "URL", global = true)]
     pub public_url: Option<String>,
     /// Address under which delegates connect, when that is not public-url.
@@ -145,7 +145,7 @@ pub struct Settings {
     /// How long a console session may go unused, at most its lifetime [default: 30m].
     #[arg(long, env = "LEGATION_CONSOLE_IDLE", value_name = "DURATION", global = true)]
     pub console_idle: Option<String>,
-    /// Identity provider (OpenID Connect) at which people may log in: its issuer, such as https://id.example.com. Needs public-url.
+    /// Identity provider (OpenID Connect) at which people may log in: its issuer, such as `https://id.example.com`. Needs public-url.
     #[arg(long, env = "LEGATION_OIDC_ISSUER", value_name = "URL", global = true)]
     pub oidc_issuer: Option<String>,
     /// What the Manager is called at the identity provider.
