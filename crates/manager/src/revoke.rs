@@ -14,7 +14,7 @@ use legation_model::{
     task::Task,
     token::TokenStatus,
 };
-use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, token_uses, token_values, tokens, wraps};
+use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, token_uses, tokens};
 use legation_wire::message::ToDelegate;
 use serde_json::json;
 
@@ -156,8 +156,6 @@ impl Manager {
                 // Who used it is part of what is known at its end.
                 token_uses::note(tx, &written).await?;
                 tokens::revoke(tx, id, cause, now, &reason, receipt_id).await?;
-                wraps::end_of_token(tx, id, now).await?;
-                token_values::forget(tx, id).await?;
                 receipts::insert(tx, &receipt).await?;
                 let change = change("token.revoke", &token, reason.clone())
                     .before(json!({"status": token.status.as_str()}))

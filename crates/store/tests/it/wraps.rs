@@ -2,6 +2,7 @@
 
 use legation_model::{
     ids::{TokenId, WrapId},
+    receipt::Cause,
     token::DelegateToken,
     wrap::Wrap,
 };
@@ -105,6 +106,15 @@ pub(crate) async fn values_are_kept_and_erased(place: &Place) {
     assert_eq!((newest(1).await, newest(2).await, newest(3).await), (None, None, Some((1, 150))));
     assert_eq!(write!(store, |tx| token_values::forget(tx, id(4)).await), Ok(2));
     assert_eq!(newest(4).await, None);
+
+    // The end of a token takes its value along, and what waits under a code.
+    let (token, wrap) = (id(3), new(60, id(3), NOW + 60));
+    write!(store, |tx| {
+        wraps::insert_all(tx, &[wrap]).await?;
+        tokens::revoke(tx, token, Cause::Kill, NOW + 1, "for a test", id(1)).await
+    })
+    .unwrap();
+    assert_eq!((newest(3).await, row(&store, id(60)).await.1), (None, false));
 }
 
 async fn read_due(store: &Store, now: i64, most: u32) -> Vec<WrapId> {
