@@ -98,8 +98,7 @@ impl Manager {
         self.trust_clock()?;
         let actor = Actor::nobody(from, request);
         let attempt = Attempt { keys: Arc::clone(&self.keys), actor: actor.clone(), now: self.clock.wall(), code };
-        let work = job(move |tx| Box::pin(async move { attempt.open(tx).await }));
-        let refusal = match self.store.write(work).await? {
+        let refusal = match self.attempt(Arc::new(attempt)).await? {
             Ok(opened) => {
                 self.unwraps.proved(from, self.clock.boot());
                 self.metrics.wraps_opened.inc();
@@ -118,6 +117,17 @@ impl Manager {
         };
         self.unwraps.failed(from, self.clock.boot());
         Err(refusal)
+    }
+
+    /// A guess costs a look into the database. Only who has a code gets as far as the one writer, which heartbeats and
+    /// tasks share, and is looked at again there.
+    async fn attempt(&self, attempt: Arc<Attempt>) -> Result<Result<Opened, Closed>, StoreError> {
+        let first = Arc::clone(&attempt);
+        let find = job(move |conn: &mut Tx| Box::pin(async move { first.find(conn).await }));
+        if self.store.read(find).await?.is_none() {
+            return Ok(Err(Closed::Unknown));
+        }
+        self.store.write(job(move |tx| Box::pin(async move { attempt.open(tx).await }))).await
     }
 
     /// A token as people see it, with what became of its value if that was put under a code.
@@ -169,12 +179,16 @@ struct Attempt {
 }
 
 impl Attempt {
+    /// What is stored of this very code.
+    async fn find(&self, conn: &mut Tx) -> Result<Option<StoredWrap>, StoreError> {
+        let stored = wraps::get(conn, self.code.id).await?;
+        let is_it = |stored: &StoredWrap| self.keys.sealer.hash_matches(self.code.secret.expose(), &stored.hash);
+        Ok(stored.filter(is_it))
+    }
+
     /// The transaction: erased and written down, or nothing is handed out.
-    async fn open(self, tx: &mut Tx) -> Result<Result<Opened, Closed>, StoreError> {
-        let Some(stored) = wraps::get(tx, self.code.id).await? else { return Ok(Err(Closed::Unknown)) };
-        if !self.keys.sealer.hash_matches(self.code.secret.expose(), &stored.hash) {
-            return Ok(Err(Closed::Unknown));
-        }
+    async fn open(&self, tx: &mut Tx) -> Result<Result<Opened, Closed>, StoreError> {
+        let Some(stored) = self.find(tx).await? else { return Ok(Err(Closed::Unknown)) };
         let token = tokens::get(tx, stored.wrap.token).await?.ok_or(StoreError::NotFound)?;
         if let Some(problem) = ended(&stored.wrap, &token, self.now) {
             return self.refuse(tx, &stored.wrap, &token, problem).await.map(|refusal| Err(Closed::Ended(refusal)));

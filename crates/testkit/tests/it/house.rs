@@ -15,7 +15,7 @@ const PURE: [&str; 2] = ["model", "wire"];
 const LINES_MAX: usize = 700;
 
 /// Each of these has a file of its name wherever its concern is handled.
-const NOUNS: [&str; 12] = [
+const NOUNS: [&str; 13] = [
     "scopes",
     "tokens",
     "delegates",
@@ -28,6 +28,7 @@ const NOUNS: [&str; 12] = [
     "logins",
     "passwords",
     "wraps",
+    "token_uses",
 ];
 
 /// The workspace's graph as it is built on this machine: what only other systems need was never downloaded.

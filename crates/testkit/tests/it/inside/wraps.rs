@@ -39,6 +39,7 @@ super::on_both!(
     the_value_of_a_revoked_token_is_not_handed_out,
     a_code_takes_the_place_of_the_value_in_every_answer,
     who_guesses_learns_nothing_and_is_slowed,
+    a_guess_does_not_wait_for_the_one_writer,
     a_clock_in_doubt_opens_and_erases_nothing,
 );
 
@@ -282,6 +283,20 @@ async fn who_guesses_learns_nothing_and_is_slowed(engine: Engine) {
     // It is in the chain, and does not fill it.
     let refusals = records(&inside).await.into_iter().filter(|record| record.action == "wrap.refuse").count();
     assert!((1..=30).contains(&refusals), "{refusals}");
+}
+
+async fn a_guess_does_not_wait_for_the_one_writer(engine: Engine) {
+    let inside = Inside::start(engine).await;
+    let (issued, code) = wrapped(&inside, "farm").await;
+    let id = issued.wrapped.expect("a code").id;
+    let (release, held) = super::hold_writer(&inside);
+    held.await.expect("the writer is busy");
+    for id in [id, WrapId([9; 16])] {
+        let guess = WrapCode { id, secret: Secret::new([9; 32]) }.reveal();
+        assert_eq!(refused(&inside, &guess).await.code, Code::NotFound);
+    }
+    release.send(()).expect("the writer was busy all the while");
+    assert_eq!(open(&inside, &code).await.expect("opened").token, issued.token.id);
 }
 
 async fn a_clock_in_doubt_opens_and_erases_nothing(engine: Engine) {
