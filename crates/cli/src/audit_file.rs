@@ -11,6 +11,7 @@ use clap::Args;
 use legation_api::{
     audit_export::ExportLine,
     audit_verify::{Anchor, Fault, Trusted, Verified, verify},
+    client::AuditExport,
 };
 use serde::Serialize;
 
@@ -110,17 +111,22 @@ impl Show for Checked {
 /// Writes an export to a file or to standard output.
 ///
 /// # Errors
-/// As the Manager refuses; a file that is there, unless it is to be continued.
+/// As the Manager refuses; a file that is there, unless it is to be continued; one that ends with another chain.
 pub async fn export(context: &Context, path: Option<PathBuf>, after: u64, resume: bool) -> Result<(), Failure> {
-    let Some(path) = path else { return copy(context, after, &mut io::stdout().lock()).await };
-    let failed = |error: io::Error| unusable(&path, &error);
-    let (mut file, after) = if resume { continued(&path)? } else { (created(&path).map_err(failed)?, after) };
-    copy(context, after, &mut file).await?;
-    file.sync_all().map_err(failed)
+    let Some(path) = path else {
+        return pour(context.client.export_audit(after).await?, &mut io::stdout().lock()).await;
+    };
+    let mut file = if resume { OpenOptions::new().read(true).write(true).open(&path) } else { created(&path) }
+        .map_err(|error| unopened(&path, &error))?;
+    if resume {
+        proceed(context, &path, &mut file).await?;
+    } else {
+        pour(context.client.export_audit(after).await?, &mut file).await?;
+    }
+    file.sync_all().map_err(|error| unusable(&path, &error))
 }
 
-async fn copy(context: &Context, after: u64, into: &mut impl Write) -> Result<(), Failure> {
-    let mut export = context.client.export_audit(after).await?;
+async fn pour(mut export: AuditExport, into: &mut impl Write) -> Result<(), Failure> {
     while let Some(bytes) = export.next().await? {
         into.write_all(&bytes)?;
     }
@@ -131,43 +137,104 @@ fn created(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Opens an export for what is still missing in it, and finds out behind which number that is. Its last record is
-/// fetched again unless a checkpoint follows: the one that belongs there may be what was cut off.
-fn continued(path: &Path) -> Result<(File, u64), Failure> {
+fn unopened(path: &Path, error: &io::Error) -> Failure {
+    let fix = match error.kind() {
+        io::ErrorKind::AlreadyExists => "add --resume to continue the export in it, or name a new file",
+        io::ErrorKind::NotFound => {
+            "name a file in a directory that is there; --resume continues only a file that is there"
+        }
+        _ => return unusable(path, error),
+    };
+    Failure::settings(format!("{} cannot be used: {error}", path.display()), fix)
+}
+
+/// Continues an export. What comes first shows whether it is the same chain: until then the file stays as it is.
+async fn proceed(context: &Context, path: &Path, file: &mut File) -> Result<(), Failure> {
     let failed = |error: io::Error| unusable(path, &error);
-    let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
-    let (mut reader, mut line, mut whole, mut kept, mut after) = (BufReader::new(&file), Vec::new(), 0_u64, 0_u64, 0);
-    loop {
-        line.clear();
-        whole += reader.read_until(b'\n', &mut line).map_err(failed)? as u64;
-        match serde_json::from_slice(&line) {
-            Ok(ExportLine::Base(place) | ExportLine::Checkpoint(place)) if line.ends_with(b"\n") => {
-                (kept, after) = (whole, place.number);
+    let end = End::find(file).map_err(failed)?;
+    let mut export = context.client.export_audit(end.after).await?;
+    let mut first = Vec::new();
+    while !first.contains(&b'\n')
+        && let Some(bytes) = export.next().await?
+    {
+        first.extend(bytes);
+    }
+    end.is_continued_by(path, &first)?;
+    file.set_len(end.kept).map_err(failed)?;
+    file.seek(SeekFrom::End(0)).map_err(failed)?;
+    file.write_all(&first).map_err(failed)?;
+    pour(export, file).await
+}
+
+/// Where an export ends, as far as nothing can be missing in it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct End {
+    /// How many bytes of it stay.
+    kept: u64,
+    /// Behind which number to go on.
+    after: u64,
+    /// The hash of the record with that number, where a signed line tells it.
+    hash: Option<String>,
+    /// Number and hash of the last record, which is fetched again unless a checkpoint follows: the one that belongs there
+    /// may be what was cut off.
+    again: Option<(u64, String)>,
+}
+
+impl End {
+    fn find(file: &File) -> io::Result<Self> {
+        let (mut reader, mut line, mut whole, mut end) = (BufReader::new(file), Vec::new(), 0_u64, Self::default());
+        loop {
+            line.clear();
+            whole += reader.read_until(b'\n', &mut line)? as u64;
+            match serde_json::from_slice(&line) {
+                Ok(ExportLine::Base(place) | ExportLine::Checkpoint(place)) if line.ends_with(b"\n") => {
+                    end = Self { kept: whole, after: place.number, hash: Some(place.hash), again: None };
+                }
+                Ok(ExportLine::Record(record)) if line.ends_with(b"\n") => {
+                    let (kept, after) = (whole - line.len() as u64, record.number.saturating_sub(1));
+                    end = Self { kept, after, hash: None, again: Some((record.number, record.hash)) };
+                }
+                _ if line.is_empty() || !line.ends_with(b"\n") => return Ok(end),
+                _ => return Err(io::Error::other("it is not an export of the audit chain")),
             }
-            Ok(ExportLine::Record(record)) if line.ends_with(b"\n") => {
-                (kept, after) = (whole - line.len() as u64, record.number.saturating_sub(1));
-            }
-            _ if line.is_empty() || !line.ends_with(b"\n") => break,
-            _ => return Err(failed(io::Error::other("it is not an export of the audit chain"))),
         }
     }
-    file.set_len(kept).map_err(failed)?;
-    file.seek(SeekFrom::End(0)).map_err(failed)?;
-    Ok((file, after))
+
+    /// Refuses the first line that the Manager has behind this end, unless it belongs there. A Manager that was restored
+    /// goes on with other records of the same numbers.
+    fn is_continued_by(&self, path: &Path, first: &[u8]) -> Result<(), Failure> {
+        let line = first.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let same = match (serde_json::from_slice(line), &self.again, &self.hash) {
+            (_, None, None) => true,
+            (Ok(ExportLine::Record(record)), Some((number, hash)), _) => {
+                (record.number, &record.hash) == (*number, hash)
+            }
+            (Ok(ExportLine::Record(record)), None, Some(hash)) => record.previous == *hash,
+            (_, again, _) => line.is_empty() && again.is_none(),
+        };
+        if same {
+            return Ok(());
+        }
+        let last = self.again.as_ref().map_or(self.after, |(number, _)| *number);
+        let what = format!(
+            "{} ends with record {last}, and what the Manager has does not follow it: it was restored from a backup \
+             since, or has deleted records that are not in this file",
+            path.display()
+        );
+        Err(Failure::settings(what, "keep this file as it is, and export to a new one"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
-    fn after(text: &str) -> (String, u64) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("export");
-        fs::write(&path, text).expect("a file");
-        let (_, after) = continued(&path).expect("an export");
-        (fs::read_to_string(&path).expect("a file"), after)
+    fn after(text: &str) -> (&str, u64) {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(text.as_bytes()).expect("written");
+        file.rewind().expect("rewound");
+        let end = End::find(&file).expect("an export");
+        (&text[..usize::try_from(end.kept).expect("a length")], end.after)
     }
 
     #[test]
@@ -180,15 +247,10 @@ mod tests {
         };
         let checkpoint = "{\"line\":\"checkpoint\",\"number\":2,\"hash\":\"\",\"at\":1,\"previous\":0,\"signature\":\"\",\"key\":\"\"}\n";
         let two = record(1) + &record(2);
-        assert_eq!(after(""), (String::new(), 0));
-        assert_eq!(after(&two), (record(1), 1), "its checkpoint may be missing");
-        assert_eq!(after(&format!("{two}{checkpoint}")), (format!("{two}{checkpoint}"), 2));
+        assert_eq!(after(""), ("", 0));
+        assert_eq!(after(&two), (record(1).as_str(), 1), "its checkpoint may be missing");
+        assert_eq!(after(&format!("{two}{checkpoint}")), (format!("{two}{checkpoint}").as_str(), 2));
         let cut = format!("{two}{checkpoint}{}", &record(3)[..20]);
-        assert_eq!(after(&cut), (format!("{two}{checkpoint}"), 2), "half a line goes");
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("other");
-        fs::write(&path, "something else\n").expect("a file");
-        assert!(continued(&path).is_err());
-        assert_eq!(fs::read_to_string(&path).expect("a file"), "something else\n", "another file stays as it is");
+        assert_eq!(after(&cut), (format!("{two}{checkpoint}").as_str(), 2), "half a line goes");
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use insta::assert_snapshot;
-use legation_api::{Code, audit::AuditRecord};
+use legation_api::{Code, audit::AuditRecord, audit_export::ExportLine};
 use legation_cli::exit_codes;
 use legation_model::audit::Outcome;
 use serde_json::json;
@@ -84,9 +84,40 @@ async fn an_export_is_written_private_and_continued() {
     assert_eq!(mode & 0o777, 0o600);
     let again = home.run(&["audit", "export", path]).await;
     assert_eq!(again.code, i32::from(exit_codes::SETTINGS), "{again:?}");
+    assert!(again.err.contains("add --resume"), "{again:?}");
     assert_eq!(home.run(&["audit", "export", path, "--resume"]).await.code, 0);
     assert_eq!(fs::read_to_string(&file).expect("a file"), EXPORT);
     assert_eq!(home.run(&["audit", "export"]).await.out, first, "without a file it goes to standard output");
+}
+
+#[tokio::test]
+async fn an_export_is_not_continued_with_another_chain_and_stays_as_it_is() {
+    let fake = Fake::start().await;
+    let (first, rest) = EXPORT.split_at(EXPORT.find("{\"line\":\"record\",\"number\":9").expect("a ninth"));
+    // What a restored Manager has behind a record of the same number.
+    let other = |number: u64| {
+        let record = AuditRecord { number, ..record() };
+        format!("{}\n", serde_json::to_string(&ExportLine::Record(Box::new(record))).expect("JSON"))
+    };
+    fake.stream("GET /api/v1/audit/export?after=8", other(9), None);
+    fake.stream("GET /api/v1/audit/export?after=11", other(12), None);
+    fake.stream("GET /api/v1/audit/export?after=6", String::new(), None);
+    let home = Home::of(&fake);
+    let path = home.dir.path().join("export");
+    let whole = rest.lines().count() - 1;
+    let twelfth: String = rest.lines().take(whole).map(|line| format!("{line}\n")).collect();
+    let seventh = &first[..first.find("{\"line\":\"record\",\"number\":8").expect("an eighth")];
+    let cut_off = format!("{first}{}", &rest[..20]);
+    for text in [first.to_owned(), cut_off, format!("{first}{twelfth}"), seventh.to_owned()] {
+        fs::write(&path, &text).expect("a file");
+        let ran = home.run(&["audit", "export", path.to_str().expect("text"), "--resume"]).await;
+        assert_eq!(ran.code, i32::from(exit_codes::SETTINGS), "{ran:?}");
+        assert!(ran.err.contains("restored from a backup") && ran.err.contains("export to a new one"), "{ran:?}");
+        assert_eq!(fs::read_to_string(&path).expect("a file"), text, "not a byte is touched");
+    }
+    fs::write(&path, "something else\n").expect("a file");
+    assert_ne!(home.run(&["audit", "export", path.to_str().expect("text"), "--resume"]).await.code, 0);
+    assert_eq!(fs::read_to_string(&path).expect("a file"), "something else\n", "another file stays as it is");
 }
 
 async fn verified(home: &Home, text: &str, arguments: &[&str]) -> Ran {
