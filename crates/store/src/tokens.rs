@@ -15,6 +15,7 @@ use crate::{
     conn::Statement,
     many, page,
     row::{Columns, integer, join},
+    token_values, wraps,
 };
 
 /// Which tokens a list shows.
@@ -264,7 +265,7 @@ pub async fn schedule(
     conn.run_one(query).await
 }
 
-/// Ends a token.
+/// Ends a token, and with it every value of it that is kept or waits under a one-time code.
 ///
 /// # Errors
 /// [`StoreError::NotFound`], or [`StoreError::Refused`] when it has ended.
@@ -277,6 +278,8 @@ pub async fn revoke(
     receipt: ReceiptId,
 ) -> Result<(), StoreError> {
     step(conn, id, TokenStatus::Revoked).await?;
+    wraps::end_of_token(conn, id, now).await?;
+    token_values::forget(conn, id).await?;
     let query = sqlx::query(REVOKE).bind(id.to_string()).bind(now).bind(reason.to_owned());
     conn.run_one(query.bind(cause.as_str()).bind(receipt.to_string())).await
 }
