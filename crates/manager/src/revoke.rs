@@ -12,9 +12,9 @@ use legation_model::{
     ids::{BootId, DelegateId, ReceiptId, TokenId},
     receipt::{Cause, Receipt, ReceiptLine},
     task::Task,
-    token::TokenStatus,
+    token::{DelegateToken, TokenStatus},
 };
-use legation_store::{StoreError, attempts, delegates, job, receipts, tasks, token_uses, tokens};
+use legation_store::{StoreError, Tx, attempts, delegates, job, receipts, tasks, token_uses, tokens};
 use legation_wire::message::ToDelegate;
 use serde_json::json;
 
@@ -34,6 +34,45 @@ const DURABLE_WAIT: Duration = Duration::from_secs(1);
 
 /// Whose sessions a revocation has closed: which start of each, and when.
 pub type Cuts = BTreeMap<DelegateId, (BootId, Millis)>;
+
+/// How a token ends.
+pub(crate) struct End {
+    pub(crate) cause: Cause,
+    pub(crate) reason: String,
+    pub(crate) actor: Actor,
+    pub(crate) receipt: ReceiptId,
+    pub(crate) now: Millis,
+}
+
+/// What every end of a token writes, whoever ends it: lost attempts, status, the head of the receipt, audit record. The
+/// lines of the receipt follow when it is known who was cut.
+pub(crate) async fn end_in(tx: &mut Tx, token: &DelegateToken, end: End) -> Result<Receipt, StoreError> {
+    let End { cause, reason, actor, receipt, now } = end;
+    let lost = attempts::lose_of_token(tx, token.id, reason_of(cause).as_str(), now).await?;
+    let receipt = Receipt {
+        id: receipt,
+        token: token.id,
+        scope: token.scope.clone(),
+        cause,
+        reason: reason.clone(),
+        actor: actor.name.clone(),
+        revoked_at: now,
+        completed_at: None,
+        attempts_lost: lost.len() as u32,
+        lines: Vec::new(),
+        statements: Vec::new(),
+    };
+    tokens::revoke(tx, token.id, cause, now, &reason, receipt.id).await?;
+    receipts::insert(tx, &receipt).await?;
+    let change = change("token.revoke", token, reason).before(json!({"status": token.status.as_str()})).after(json!({
+        "status": TokenStatus::Revoked.as_str(),
+        "cause": cause.as_str(),
+        "receipt": receipt.id,
+        "attempts_lost": receipt.attempts_lost,
+    }));
+    audit::append(tx, &actor, now, change).await?;
+    Ok(receipt)
+}
 
 impl Manager {
     /// Revokes a token: when this returns, no delegate of it is connected and nothing of it will happen again.
@@ -123,7 +162,7 @@ impl Manager {
         reason: String,
     ) -> Result<Result<(Receipt, Vec<Task>), Refusal>, StoreError> {
         let now = self.clock.wall();
-        let receipt_id = ReceiptId::random(&*self.entropy);
+        let end = End { cause, reason, actor, receipt: ReceiptId::random(&*self.entropy), now };
         let connected = !self.connected(id).is_empty();
         let noted = self.token_uses.take_of(id);
         let written = noted.clone();
@@ -135,38 +174,13 @@ impl Manager {
                     return Ok(Ok((receipt, Vec::new())));
                 }
                 let open = tasks::open_of_token(tx, id).await?;
-                let lost = attempts::lose_of_token(tx, id, reason_of(cause).as_str(), now).await?;
-                let receipt = Receipt {
-                    id: receipt_id,
-                    token: id,
-                    scope: token.scope.clone(),
-                    cause,
-                    reason: reason.clone(),
-                    actor: actor.name.clone(),
-                    revoked_at: now,
-                    completed_at: None,
-                    attempts_lost: lost.len() as u32,
-                    lines: Vec::new(),
-                    statements: Vec::new(),
-                };
                 if connected {
                     // The sweep notes this now and then, and never again after this.
                     tokens::touch_used(tx, &[(id, now)]).await?;
                 }
                 // Who used it is part of what is known at its end.
                 token_uses::note(tx, &written).await?;
-                tokens::revoke(tx, id, cause, now, &reason, receipt_id).await?;
-                receipts::insert(tx, &receipt).await?;
-                let change = change("token.revoke", &token, reason.clone())
-                    .before(json!({"status": token.status.as_str()}))
-                    .after(json!({
-                        "status": TokenStatus::Revoked.as_str(),
-                        "cause": cause.as_str(),
-                        "receipt": receipt_id,
-                        "attempts_lost": receipt.attempts_lost,
-                    }));
-                audit::append(tx, &actor, now, change).await?;
-                Ok(Ok((receipt, open)))
+                Ok(Ok((end_in(tx, &token, end).await?, open)))
             })
         });
         let stored = self.store.write_first(work).await;

@@ -9,16 +9,16 @@ use legation_model::{
     audit::Outcome,
     delegate::{DelegateStatus, Standing},
     ids::{ApiKeyId, DelegateId, GrantId, PrincipalId, ReceiptId, TokenId},
-    receipt::{self as model, Cause},
+    receipt::Cause,
     token::TokenStatus,
 };
-use legation_store::{StoreError, Tx, api_keys, attempts, delegates, grants, principals, receipts, tokens};
+use legation_store::{StoreError, Tx, api_keys, delegates, grants, principals, tokens};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
     audit::{Actor, Change, append},
-    live::reason_of,
+    revoke::{End, end_in},
 };
 
 /// What ended by this action, if something did; what began again is not.
@@ -160,28 +160,8 @@ async fn revoke(tx: &mut Tx, object: &str, why: &str, now: Millis, entropy: &dyn
     if token.receipt.is_some() || token.status == TokenStatus::Deleted {
         return Ok(false);
     }
-    let (cause, actor) = (Cause::Kill, Actor::host());
-    let lost = attempts::lose_of_token(tx, id, reason_of(cause).as_str(), now).await?;
-    let receipt = model::Receipt {
-        id: ReceiptId::random(entropy),
-        token: id,
-        scope: token.scope.clone(),
-        cause,
-        reason: why.to_owned(),
-        actor: actor.name.clone(),
-        revoked_at: now,
-        completed_at: None,
-        attempts_lost: lost.len() as u32,
-        lines: Vec::new(),
-        statements: Vec::new(),
-    };
-    tokens::revoke(tx, id, cause, now, why, receipt.id).await?;
-    receipts::insert(tx, &receipt).await?;
-    let change =
-        Change::new("token.revoke", id, token.scope.clone()).before(json!({"status": token.status.as_str()})).after(
-            json!({"status": "revoked", "cause": cause.as_str(), "receipt": receipt.id, "attempts_lost": lost.len()}),
-        );
-    append(tx, &actor, now, change.detail(why)).await?;
+    let (reason, receipt) = (why.to_owned(), ReceiptId::random(entropy));
+    end_in(tx, &token, End { cause: Cause::Kill, reason, actor: Actor::host(), receipt, now }).await?;
     Ok(true)
 }
 

@@ -44,7 +44,7 @@ pub async fn newest(conn: &mut Conn, token: TokenId) -> Result<Option<TokenValue
 ///
 /// # Errors
 /// Those of the database.
-pub async fn forget(conn: &mut Conn, token: TokenId) -> Result<u64, StoreError> {
+pub(crate) async fn forget(conn: &mut Conn, token: TokenId) -> Result<u64, StoreError> {
     conn.run(sqlx::query(FORGET).bind(token.to_string())).await
 }
 

@@ -265,7 +265,7 @@ pub async fn schedule(
     conn.run_one(query).await
 }
 
-/// Ends a token, and erases its value wherever that is kept or waits.
+/// Ends a token, and with it every value of it that is kept or waits under a one-time code.
 ///
 /// # Errors
 /// [`StoreError::NotFound`], or [`StoreError::Refused`] when it has ended.
@@ -278,11 +278,11 @@ pub async fn revoke(
     receipt: ReceiptId,
 ) -> Result<(), StoreError> {
     step(conn, id, TokenStatus::Revoked).await?;
-    let query = sqlx::query(REVOKE).bind(id.to_string()).bind(now).bind(reason.to_owned());
-    conn.run_one(query.bind(cause.as_str()).bind(receipt.to_string())).await?;
     // Here and not with the caller: whatever ends a token, a restore as well, must leave nothing of it behind.
     wraps::end_of_token(conn, id, now).await?;
-    token_values::forget(conn, id).await.map(drop)
+    token_values::forget(conn, id).await?;
+    let query = sqlx::query(REVOKE).bind(id.to_string()).bind(now).bind(reason.to_owned());
+    conn.run_one(query.bind(cause.as_str()).bind(receipt.to_string())).await
 }
 
 /// Leaves a tombstone: the id stays used, the name is free.

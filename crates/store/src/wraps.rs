@@ -117,7 +117,7 @@ pub async fn end(conn: &mut Conn, id: WrapId, now: Millis) -> Result<bool, Store
 ///
 /// # Errors
 /// Those of the database.
-pub async fn end_of_token(conn: &mut Conn, token: TokenId, now: Millis) -> Result<u64, StoreError> {
+pub(crate) async fn end_of_token(conn: &mut Conn, token: TokenId, now: Millis) -> Result<u64, StoreError> {
     conn.run(sqlx::query(END_OF_TOKEN).bind(token.to_string()).bind(now)).await
 }
 

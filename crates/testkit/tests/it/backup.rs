@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use legation_api::receipts::Receipt;
+use legation_api::{receipts::Receipt, scopes::UpdateScope};
 use legation_model::{
+    reveal::Reveal,
     secret::SecretText,
     token::{Token, TokenStatus},
 };
@@ -194,8 +195,14 @@ async fn audit_export(world: &World) -> PathBuf {
     path
 }
 
+/// Values that are kept to be shown again.
+const VALUES: &str = "SELECT COUNT(*) FROM token_values";
+
 async fn what_was_revoked_since_is_asked_for_and_revoked_again(engine: Engine) {
     let mut world = World::start(engine).await;
+    let account = "default".parse().expect("a scope");
+    let audited = UpdateScope { reveal: Some(Reveal::Audited), ..UpdateScope::default() };
+    world.client.update_scope(&account, 1, &audited).await.expect("the account keeps values");
     let (kept, doomed, told) = (world.token("kept").await, world.token("doomed").await, world.token("told").await);
     let mut delegate = world.delegate("doomed", &doomed);
     world.connected(&delegate).await;
@@ -217,6 +224,7 @@ async fn what_was_revoked_since_is_asked_for_and_revoked_again(engine: Engine) {
     let done = done(&world, &[&["restore", text(&file), "-o", "json"], &flags[..]].concat()).await;
     assert_eq!((&done["taken_away"]["tokens"], &done["accepted_tokens"]), (&2.into(), &1.into()), "{done}");
     assert!(done["known_until"].as_i64() >= Some(receipt.revoked_at), "{done}");
+    assert_eq!(count(&world, VALUES).await, 1, "a value goes with its token");
     world.restart_manager().await;
     delegate.process.resume();
     assert_eq!(delegate.process.exit(Duration::from_secs(30)).await.code(), Some(REFUSED));
@@ -238,6 +246,7 @@ async fn what_was_revoked_since_is_asked_for_and_revoked_again(engine: Engine) {
 
     let all = restored(&mut world, engine, &file, &["--revoke-all-tokens"]).await;
     assert_eq!((&all["taken_away"]["tokens"], &all["accepted_tokens"]), (&3.into(), &0.into()));
+    assert_eq!(count(&world, VALUES).await, 0);
     assert_eq!(world.client.token(kept.id).await.expect("a token").status, TokenStatus::Revoked);
 }
 
