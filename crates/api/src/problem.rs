@@ -145,7 +145,7 @@ codes! {
         "use one of the methods that the Allow header names; /api/v1/openapi.json lists them all";
     /// Another token of this scope has the name.
     NameTaken = "name_taken", 409, "The name is taken",
-        "choose another name, or delete the one that has it (only a revoked token can be deleted)";
+        "choose another name, or delete what has it (a token is revoked before)";
     /// Only a revoked token can be deleted.
     TokenNotRevoked = "token_not_revoked", 409, "The token is not revoked",
         "revoke the token first, then delete it";
@@ -194,8 +194,8 @@ codes! {
     /// Nobody has opened the one-time code in time.
     CodeExpired = "code_expired", 410, "The one-time code has expired",
         "the value is lost: ask for a new token, and revoke this one";
-    /// Too many attempts that failed came from the same place.
-    TooManyAttempts = "too_many_attempts", 429, "Too many attempts have failed",
+    /// Too many attempts came from the same place, or with the same name.
+    TooManyAttempts = "too_many_attempts", 429, "Too many attempts",
         "wait for the time in the Retry-After header, and try again";
     /// The idempotency key was used for another request.
     IdempotencyMismatch = "idempotency_mismatch", 409, "The Idempotency-Key belongs to another request",

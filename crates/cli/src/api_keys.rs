@@ -10,7 +10,7 @@ use crate::{
     ask::Care,
     exit_codes, principals,
     ui::{self, Format, Row, Show, Ui},
-    values::{show_time, show_when, time},
+    values::{show_time, show_when, time_ahead},
 };
 
 /// What to do with API keys.
@@ -55,8 +55,8 @@ pub struct Create {
     /// Narrows what its owner may do to this scope and below
     #[arg(long)]
     scope: Option<Scope>,
-    /// From when on it is refused: RFC 3339, or "in 30d"
-    #[arg(long, value_parser = time, value_name = "TIME")]
+    /// From when on it is refused: RFC 3339, or 30d for in thirty days
+    #[arg(long, value_parser = time_ahead, value_name = "TIME")]
     expires: Option<Millis>,
     /// Makes a repetition of this command harmless: the same key creates once
     #[arg(long, value_name = "KEY")]

@@ -66,7 +66,12 @@ impl Verify {
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Failure {
-    Failure::settings(format!("{} cannot be used: {error}", path.display()), "name a file of `legation audit export`")
+    let fix = match error.kind() {
+        io::ErrorKind::AlreadyExists => "add --resume to continue it, or name a new file",
+        io::ErrorKind::NotFound => "check the name; a directory has to be there before",
+        _ => "name a file of `legation audit export`",
+    };
+    Failure::settings(format!("{} cannot be used: {error}", path.display()), fix)
 }
 
 fn wrong(path: &Path, fault: &Fault) -> Failure {

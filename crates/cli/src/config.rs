@@ -161,7 +161,7 @@ impl Settings {
     pub fn load(global: &Global) -> Result<Self, Failure> {
         let file = CliToml::read(&config_dir()?.join(FILE))?.unwrap_or_default();
         let key = match &global.api_key_file {
-            Some(path) => Some(read_key(path)?),
+            Some(path) => Some(prompt::secret("API key", Some(path))?),
             None => env::var("LEGATION_API_KEY").ok().filter(|key| !key.is_empty()).map(SecretText::new),
         };
         Ok(Self::combine(global, key, Session::read()?, file))
@@ -199,13 +199,6 @@ impl Settings {
         }
         Ok(client.reauthenticating(|| prompt::secret("The Manager asks once more for your password", None).ok()))
     }
-}
-
-fn read_key(path: &Path) -> Result<SecretText, Failure> {
-    let text = private_file::read(path)?.ok_or_else(|| {
-        Failure::settings(format!("there is no API key file {}", path.display()), "check --api-key-file")
-    })?;
-    Ok(SecretText::new(text.trim().to_owned()))
 }
 
 /// The configuration directory, whether or not it exists.

@@ -68,8 +68,8 @@ pub fn secret(what: &str, file: Option<&Path>) -> Result<SecretText, Failure> {
     let line = SecretText::new(text.expose().trim_end_matches(['\r', '\n']).to_owned());
     if line.expose().is_empty() {
         return Err(Failure::usage(
-            format!("no {} was given", what.to_lowercase()),
-            "type it, or name a file that has it",
+            format!("nothing was given as: {what}"),
+            "type it, or name a file that has it; standard input serves the first secret that a command asks for",
         ));
     }
     Ok(line)

@@ -18,7 +18,7 @@ use crate::{
     exit_codes, receipts,
     tokens::Which,
     ui::{self, Format, Ui},
-    values::{length, show_length, show_time, time, wait},
+    values::{length, show_length, show_time, time_ahead, wait},
 };
 
 /// How often the receipt is read again while delegates report.
@@ -36,8 +36,8 @@ pub struct Revoke {
     /// Let it drain for this long first: no new delegate and no new task, but what runs may finish
     #[arg(long, value_parser = length, value_name = "TIME", conflicts_with_all = ["at", "cancel"])]
     drain: Option<Millis>,
-    /// Revoke it at this time: RFC 3339, or "in 30d"
-    #[arg(long, value_parser = time, value_name = "TIME", conflicts_with = "cancel")]
+    /// Revoke it at this time: RFC 3339, or 30d for in thirty days
+    #[arg(long, value_parser = time_ahead, value_name = "TIME", conflicts_with = "cancel")]
     at: Option<Millis>,
     /// Take back a revocation that was set with --at
     #[arg(long)]

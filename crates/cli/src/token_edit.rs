@@ -8,7 +8,7 @@ use legation_model::{Millis, Name, Text, name::NamePattern, token::Enrolment};
 use crate::{
     Context, Failure, exit_codes,
     tokens::{Which, enrolment},
-    values::time,
+    values::time_ahead,
 };
 
 /// What to change. Lists are replaced as a whole.
@@ -23,8 +23,8 @@ pub struct Edit {
     /// Describe it anew
     #[arg(long)]
     description: Option<Text>,
-    /// When it is revoked by itself: RFC 3339, or "in 30d"
-    #[arg(long, value_parser = time, value_name = "TIME", conflicts_with = "no_expires")]
+    /// When it is revoked by itself: RFC 3339, or 30d for in thirty days
+    #[arg(long, value_parser = time_ahead, value_name = "TIME", conflicts_with = "no_expires")]
     expires: Option<Millis>,
     /// It is not revoked by itself any more
     #[arg(long)]

@@ -31,7 +31,7 @@ use crate::{
     token_edit::Edit,
     token_uses,
     ui::{self, Format, Row, Show, Ui},
-    values::{length, show_time, show_when, time, time_past},
+    values::{length, show_time, show_when, time_ahead, time_past},
     wraps::{self, Unwrap},
 };
 
@@ -155,8 +155,8 @@ pub struct Create {
     /// What it is for
     #[arg(long, default_value = "")]
     description: Text,
-    /// When it is revoked by itself: RFC 3339, or "in 30d"
-    #[arg(long, value_parser = time, value_name = "TIME")]
+    /// When it is revoked by itself: RFC 3339, or 30d for in thirty days
+    #[arg(long, value_parser = time_ahead, value_name = "TIME")]
     expires: Option<Millis>,
     /// How many delegates may use it at once
     #[arg(long, value_name = "N")]

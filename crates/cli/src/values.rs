@@ -67,6 +67,14 @@ pub fn time(text: &str) -> Result<Millis, String> {
     Ok(point.as_millisecond())
 }
 
+/// A point in time to come: RFC 3339, or a length of time from now on, with or without `in`; milliseconds since 1970.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn time_ahead(text: &str) -> Result<Millis, String> {
+    if length(text).is_ok() { time(&format!("in {text}")) } else { time(text) }
+}
+
 /// A point in time that is over: RFC 3339, or a length of time that ends now; milliseconds since 1970.
 ///
 /// # Errors
@@ -144,6 +152,12 @@ mod tests {
         assert_eq!(time("1970-01-01T00:00:01Z"), Ok(1000));
         assert_eq!(time("1970-01-01T01:00:00+01:00"), Ok(0));
         assert!(time("in 1d").expect("a time") > now() + 86_000_000);
+        for text in ["1d", "in 1d"] {
+            assert!((time_ahead(text).expect("a time") - now() - 86_400_000).abs() < 60_000);
+        }
+        assert_eq!(time_ahead("1970-01-01T00:00:01Z"), Ok(1000));
+        assert!(time_ahead("tomorrow").is_err());
+        assert!(time("1d").is_err(), "where both directions make sense one has to be said");
         assert!((now() - time_past("1d").expect("a time") - 86_400_000).abs() < 60_000);
         assert_eq!(time_past("1970-01-01T00:00:01Z"), Ok(1000));
         assert!(time_past("yesterday").is_err());

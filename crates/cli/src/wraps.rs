@@ -1,32 +1,30 @@
 //! `legation token unwrap`: the value behind a one-time code, for whoever has no API key.
 
-use std::{
-    io::{self, IsTerminal as _, Read as _},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use legation_api::{
     handover::{Handover, unwrap},
     wraps::{OpenWrap, WrapCode},
 };
-use legation_model::{secret::SecretText, wrap::WrapCode as Code};
+use legation_model::{
+    secret::SecretText,
+    wrap::{WrapCode as Code, WrapCodeError},
+};
 
 use crate::{
     Context, Failure, exit_codes,
     handover::{self, Paste},
-    private_file,
+    prompt,
     ui::{self, Format},
     values::show_time,
 };
 
-/// Far more than a code with some white space around it, in bytes.
-const CODE_MAX: u64 = 4 << 10;
-
 /// How to open a code.
 #[derive(Debug, Args)]
 pub struct Unwrap {
-    /// File with the code, readable only by its owner [default: standard input, or a question on a terminal]
+    /// File with the code, readable only by its owner; - for standard input [default: asked for on a terminal, else
+    /// standard input]
     #[arg(long, value_name = "FILE")]
     code_file: Option<PathBuf>,
     /// What to paste then.
@@ -60,23 +58,10 @@ impl Unwrap {
 
 /// The code, checked before anything is sent. It is no argument, since every user of the machine sees those.
 fn read(file: Option<&Path>) -> Result<SecretText, Failure> {
-    let fix = "copy the whole code again; it starts with ldw_";
-    let text = match file {
-        Some(path) => private_file::read(path)?
-            .ok_or_else(|| Failure::settings(format!("there is no file {}", path.display()), "check --code-file"))?,
-        None if io::stdin().is_terminal() => rpassword::prompt_password("One-time code (it is not shown): ")?,
-        None => from_input()?,
-    };
-    let code: Code =
-        text.parse().map_err(|error: legation_model::wrap::WrapCodeError| Failure::usage(error.to_string(), fix))?;
+    let wrong =
+        |error: WrapCodeError| Failure::usage(error.to_string(), "copy the whole code again; it starts with ldw_");
+    let code: Code = prompt::secret("One-time code (ldw_…)", file)?.expose().parse().map_err(wrong)?;
     Ok(code.reveal())
-}
-
-fn from_input() -> Result<String, Failure> {
-    let mut text = String::new();
-    let read = io::stdin().take(CODE_MAX).read_to_string(&mut text);
-    read.map_err(|error| Failure::usage(format!("the code cannot be read: {error}"), "give it on standard input"))?;
-    Ok(text)
 }
 
 /// What the maker of a code hands over with it.

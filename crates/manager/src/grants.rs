@@ -195,7 +195,7 @@ pub(crate) async fn leave_an_admin(
     if left == admins.len() || left > 0 {
         return Ok(Ok(()));
     }
-    let detail = "this is the last enabled principal that is admin everywhere";
+    let detail = "this is the last enabled principal, besides break-glass, that is admin everywhere";
     Ok(Err(Refusal::new(Code::LastAdmin, detail)))
 }
 

@@ -297,7 +297,7 @@ fn advice(places: &Places, token: TokenId) -> String {
          \n  {program} task run -- 'uname -a; for n in 1 2 3; do echo $n; sleep 1; done'\
          \n  {program} delegate ls\
          \n  {program} token create my-token\
-         \n  {program} token revoke {token}\
+         \n  {program} token revoke {token}    # ends this delegate; the next `up` starts one with a new token\
          \n  {program} --help\
          \n\nCtrl-C stops the delegate and the Manager; `{program} up` finds everything as it was."
     )
