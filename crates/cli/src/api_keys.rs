@@ -55,7 +55,7 @@ pub struct Create {
     /// Narrows what its owner may do to this scope and below
     #[arg(long)]
     scope: Option<Scope>,
-    /// From when on it is refused: RFC 3339, or "in 30d"
+    /// From when on it is refused: RFC 3339, or 30d from now
     #[arg(long, value_parser = time, value_name = "TIME")]
     expires: Option<Millis>,
     /// Makes a repetition of this command harmless: the same key creates once

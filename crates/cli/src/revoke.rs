@@ -36,7 +36,7 @@ pub struct Revoke {
     /// Let it drain for this long first: no new delegate and no new task, but what runs may finish
     #[arg(long, value_parser = length, value_name = "TIME", conflicts_with_all = ["at", "cancel"])]
     drain: Option<Millis>,
-    /// Revoke it at this time: RFC 3339, or "in 30d"
+    /// Revoke it at this time: RFC 3339, or 30d from now
     #[arg(long, value_parser = time, value_name = "TIME", conflicts_with = "cancel")]
     at: Option<Millis>,
     /// Take back a revocation that was set with --at

@@ -23,7 +23,7 @@ pub struct Edit {
     /// Describe it anew
     #[arg(long)]
     description: Option<Text>,
-    /// When it is revoked by itself: RFC 3339, or "in 30d"
+    /// When it is revoked by itself: RFC 3339, or 30d from now
     #[arg(long, value_parser = time, value_name = "TIME", conflicts_with = "no_expires")]
     expires: Option<Millis>,
     /// It is not revoked by itself any more

@@ -155,7 +155,7 @@ pub struct Create {
     /// What it is for
     #[arg(long, default_value = "")]
     description: Text,
-    /// When it is revoked by itself: RFC 3339, or "in 30d"
+    /// When it is revoked by itself: RFC 3339, or 30d from now
     #[arg(long, value_parser = time, value_name = "TIME")]
     expires: Option<Millis>,
     /// How many delegates may use it at once

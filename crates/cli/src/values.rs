@@ -54,17 +54,24 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)
 }
 
-/// A point in time: RFC 3339, or `in` and a length of time; milliseconds since 1970.
+/// A point in time: RFC 3339, or a length of time from now, with or without `in`; milliseconds since 1970.
 ///
 /// # Errors
 /// A sentence for the command line.
 pub fn time(text: &str) -> Result<Millis, String> {
-    if let Some(ahead) = text.trim().strip_prefix("in ") {
-        return length(ahead)?.checked_add(now()).ok_or_else(|| "that is too far ahead".to_owned());
+    let text = text.trim();
+    let ahead = |length: Millis| length.checked_add(now()).ok_or_else(|| "that is too far ahead".to_owned());
+    match (text.strip_prefix("in "), length(text)) {
+        (Some(later), _) => ahead(length(later)?),
+        (None, Ok(later)) => ahead(later),
+        (None, Err(_)) => {
+            point(text).ok_or_else(|| "write a time like 2030-01-31T12:00:00Z, or 30d from now".to_owned())
+        }
     }
-    let point: Timestamp =
-        text.trim().parse().map_err(|_| "write a time like 2030-01-31T12:00:00Z, or \"in 30d\"".to_owned())?;
-    Ok(point.as_millisecond())
+}
+
+fn point(text: &str) -> Option<Millis> {
+    text.parse().ok().map(Timestamp::as_millisecond)
 }
 
 /// A point in time that is over: RFC 3339, or a length of time that ends now; milliseconds since 1970.
@@ -74,7 +81,8 @@ pub fn time(text: &str) -> Result<Millis, String> {
 pub fn time_past(text: &str) -> Result<Millis, String> {
     match length(text) {
         Ok(ago) => Ok(now().saturating_sub(ago)),
-        Err(_) => time(text).map_err(|_| "write a time like 2030-01-31T12:00:00Z, or 7d for seven days ago".to_owned()),
+        Err(_) => point(text.trim())
+            .ok_or_else(|| "write a time like 2030-01-31T12:00:00Z, or 7d for seven days ago".to_owned()),
     }
 }
 
@@ -144,6 +152,7 @@ mod tests {
         assert_eq!(time("1970-01-01T00:00:01Z"), Ok(1000));
         assert_eq!(time("1970-01-01T01:00:00+01:00"), Ok(0));
         assert!(time("in 1d").expect("a time") > now() + 86_000_000);
+        assert!((time("90d").expect("a time") - now() - 90 * 86_400_000).abs() < 60_000);
         assert!((now() - time_past("1d").expect("a time") - 86_400_000).abs() < 60_000);
         assert_eq!(time_past("1970-01-01T00:00:01Z"), Ok(1000));
         assert!(time_past("yesterday").is_err());
