@@ -12,7 +12,7 @@ use crate::{
     Context, Failure,
     args::{Global, Paging},
     ask::Care,
-    config::{Session, Settings},
+    config::{self, Behind, Session, Settings},
     exit_codes, principals,
     prompt::PasswordFrom,
     ui::{Row, Show, Ui},
@@ -39,8 +39,17 @@ impl Login {
         // Whoever logs in has no session yet, and an API key has no place in it.
         let client = Client::new(&settings.url, None, settings.ca_file.as_deref())?;
         let password = self.password.known("Password")?;
-        let began = client.log_in(&LogIn { name: self.name, password, cookie: false }).await?;
-        keep(&settings, ui, began).await
+        let name = self.name;
+        let began = client.log_in(&LogIn { name: name.clone(), password, cookie: false }).await?;
+        keep(&settings, ui, began).await?;
+        if Settings::load(global)?.session == Some(Behind::KeyOfFile) {
+            let file = config::config_dir()?.join(config::FILE);
+            ui.note(&format!(
+                "until `legation logout` commands run as {name} and not with the API key in {}",
+                file.display()
+            ));
+        }
+        Ok(exit_codes::OK)
     }
 }
 
