@@ -138,6 +138,15 @@ impl Session {
     }
 }
 
+/// What a session that is presented goes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// Nothing.
+    Nothing,
+    /// The API key of the settings file, which is in use again after `legation logout`.
+    KeyOfFile,
+}
+
 /// What a client needs.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -149,6 +158,8 @@ pub struct Settings {
     pub key_is_given: bool,
     /// Whether it is a session whose owner can be asked for the password.
     asks: bool,
+    /// What it goes before, if it is a session.
+    pub session: Option<Behind>,
     /// A CA certificate to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -173,18 +184,21 @@ impl Settings {
         let key_is_given = given.is_some();
         if let Some(Session { url, ca_file, method, session }) = session.filter(|session| there(&session.url)) {
             let asks = !key_is_given && method == LoginMethod::Password;
+            let behind = if file.api_key.is_some() { Behind::KeyOfFile } else { Behind::Nothing };
+            let presented = (!key_is_given).then_some(behind);
             let (key, ca_file) = (given.or(Some(SecretText::new(session))), global.ca_file.clone().or(ca_file));
-            return Self { url, key, key_is_given, asks, ca_file };
+            return Self { url, key, key_is_given, asks, session: presented, ca_file };
         }
         let own = global.url.as_ref().is_none_or(|url| Some(url) == file.url.as_ref());
         let key = given.or_else(|| file.api_key.filter(|_| own).map(SecretText::new));
         let url = global.url.clone().or(file.url).unwrap_or_else(|| format!("http://{LISTEN_DEFAULT}"));
-        Self { url, key, key_is_given, asks: false, ca_file: global.ca_file.clone().or(file.ca_file) }
+        let ca_file = global.ca_file.clone().or(file.ca_file);
+        Self { url, key, key_is_given, asks: false, session: None, ca_file }
     }
 
     /// The same for what needs no key, such as opening a one-time code.
     pub fn without_key(self) -> Self {
-        Self { key: None, asks: false, ..self }
+        Self { key: None, asks: false, session: None, ..self }
     }
 
     /// The client for these settings. Where the Manager wants to be shown once more who it is, it asks a person at a

@@ -4,7 +4,11 @@ use std::io::{self, Write as _};
 
 use legation_api::{Code, Problem, client::ClientError};
 
-use crate::{config, exit_codes, ui::clean};
+use crate::{
+    config::{self, Behind},
+    exit_codes,
+    ui::clean,
+};
 
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +19,14 @@ pub struct Failure {
     pub what: String,
     /// What to do; empty if there is nothing to do.
     pub fix: String,
+    /// Whether the Manager did not know the API key or session.
+    unauthenticated: bool,
 }
 
 impl Failure {
     /// A failure.
     pub fn new(code: u8, what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { code, what: what.into(), fix: fix.into() }
+        Self { code, what: what.into(), fix: fix.into(), unauthenticated: false }
     }
 
     /// The command line is wrong in a way that the parser does not see.
@@ -31,6 +37,25 @@ impl Failure {
     /// A file or setting is wrong.
     pub fn settings(what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self::new(exit_codes::SETTINGS, what, fix)
+    }
+
+    /// The same where a kept session was presented: one that has ended hides an API key until it is logged out of.
+    pub fn of_session(self, behind: Option<Behind>) -> Self {
+        let Some(behind) = behind.filter(|_| self.unauthenticated) else { return self };
+        let back = match (behind, config::config_dir()) {
+            (Behind::KeyOfFile, Ok(directory)) => {
+                let file = directory.join(config::FILE);
+                format!(", or go back to the API key in {} with `legation logout`", file.display())
+            }
+            _ => String::new(),
+        };
+        let what = "the console session that `legation login` kept here has ended";
+        Self { fix: format!("log in again with `legation login NAME`{back}"), what: what.to_owned(), ..self }
+    }
+
+    /// The same with other advice.
+    pub fn with_fix(self, fix: impl Into<String>) -> Self {
+        Self { fix: fix.into(), ..self }
     }
 
     /// Writes the failure to standard error; its exit code.
@@ -61,7 +86,8 @@ impl From<ClientError> for Failure {
             Some(Code::Reauthenticate) => AGAIN.to_owned(),
             _ => error.fix().to_owned(),
         };
-        Self::new(code, error.to_string(), fix)
+        let unauthenticated = error.code() == Some(Code::Unauthenticated);
+        Self { unauthenticated, ..Self::new(code, error.to_string(), fix) }
     }
 }
 

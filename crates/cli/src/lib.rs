@@ -41,6 +41,8 @@ pub mod values;
 pub mod whoami;
 pub mod wraps;
 
+use std::cell::Cell;
+
 use clap::Parser as _;
 use legation_api::client::Client;
 use legation_model::{access::PrincipalKind, scope::ScopeKind};
@@ -50,7 +52,7 @@ pub use failure::Failure;
 use crate::{
     args::{Cli, Command},
     audit::Audit,
-    config::Settings,
+    config::{Behind, Settings},
     receipts::Receipts,
     tokens::Tokens,
     ui::Ui,
@@ -76,15 +78,18 @@ impl Context {
 pub async fn run() -> u8 {
     let cli = Cli::parse();
     let ui = Ui::new(cli.global.output);
-    match dispatch(cli, &ui).await {
+    let session = Cell::new(None);
+    match dispatch(cli, &ui, &session).await {
         Ok(code) => code,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.of_session(session.get()).report(),
     }
 }
 
-async fn dispatch(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
+/// Does it, and leaves behind whether the command presents a kept session.
+async fn dispatch(cli: Cli, ui: &Ui, session: &Cell<Option<Behind>>) -> Result<u8, Failure> {
     let context = || -> Result<Context, Failure> {
         let settings = Settings::load(&cli.global)?;
+        session.set(settings.session);
         Ok(Context { client: settings.client()?, ui: ui.clone() })
     };
     match cli.command {

@@ -12,7 +12,7 @@ use crate::{
     Context, Failure,
     args::{Global, Paging},
     ask::Care,
-    config::{Session, Settings},
+    config::{self, Behind, Session, Settings},
     exit_codes, oidc, principals,
     prompt::PasswordFrom,
     ui::{Row, Show, Ui},
@@ -52,7 +52,16 @@ impl Login {
             }
             None => oidc::log_in(&client, self.fresh, ui).await?,
         };
-        keep(&settings, ui, began).await
+        let name = began.session.name.clone();
+        keep(&settings, ui, began).await?;
+        if Settings::load(global)?.session == Some(Behind::KeyOfFile) {
+            let file = config::config_dir()?.join(config::FILE);
+            ui.note(&format!(
+                "until `legation logout` commands run as {name} and not with the API key in {}",
+                file.display()
+            ));
+        }
+        Ok(exit_codes::OK)
     }
 }
 
@@ -88,7 +97,7 @@ pub async fn log_out(ui: &Ui) -> Result<u8, Failure> {
         Err(error @ ClientError::Unreachable { .. }) => {
             let failure = Failure::from(error);
             let fix = format!("{}; until then the session is kept", failure.fix);
-            return Err(Failure { fix, ..failure });
+            return Err(failure.with_fix(fix));
         }
         Err(error) => return Err(error.into()),
     }

@@ -102,8 +102,12 @@ pub(crate) async fn open_data(config: &Config, store: &Store) -> anyhow::Result<
         (Err(error), None) => return Err(error.into()),
         (Err(_), Some(next)) => {
             let data = open(&next)?;
-            rotate::replace(directory)?;
-            tracing::info!("a rotation of the key-encryption key that was interrupted is finished");
+            let kept = rotate::replace(directory)?;
+            tracing::info!(
+                old_key = %kept.display(),
+                "a rotation of the key-encryption key that was interrupted is finished; move the old key to where the \
+                 backups' keys are"
+            );
             data
         }
     };

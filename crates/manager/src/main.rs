@@ -40,8 +40,12 @@ async fn run(command_line: CommandLine) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Kek { command: KeyCommand::Rotate } => {
-            rotate::kek(&config, &SystemClock, &SystemEntropy).await?;
-            tracing::info!("the key-encryption key is a new one; backups made before still need the old one");
+            let kept = rotate::kek(&config, &SystemClock, &SystemEntropy).await?;
+            tracing::info!(
+                old_key = %kept.display(),
+                "the key-encryption key is a new one; backups made before still need the old one: move it to where the \
+                 backups' keys are"
+            );
             Ok(())
         }
         Command::Backup(wanted) => backup::run(&config, wanted, &SystemClock).await,

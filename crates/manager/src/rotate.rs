@@ -4,13 +4,17 @@
 //! next start of the Manager, goes on. They take the database for themselves, because a Manager that runs has its keys in
 //! memory and would go on with the old ones.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use legation_model::{Clock, Entropy, Secret, ids::ManagerKeyId};
 use legation_store::{Store, job, keys};
 use legation_wire::key::KeyPair;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::{
     audit::{Actor, Change, append},
@@ -61,18 +65,23 @@ async fn add_manager_key(
 }
 
 /// Replaces the key-encryption key: a new file, under it the data key sealed anew, then the new file in the place of the
-/// old one.
+/// old one. Answers where the old one is kept: backups made before open with nothing else.
 ///
 /// # Errors
 /// When a Manager runs, or one of the files or the database cannot be read or written: run it again then.
-pub async fn kek(config: &Config, clock: &dyn Clock, entropy: &dyn Entropy) -> anyhow::Result<()> {
+pub async fn kek(config: &Config, clock: &dyn Clock, entropy: &dyn Entropy) -> anyhow::Result<PathBuf> {
     let store = Store::open(&database_url(config)?).await?;
     let done = replace_kek(config, &store, clock, entropy).await;
     store.close().await;
     done
 }
 
-async fn replace_kek(config: &Config, store: &Store, clock: &dyn Clock, entropy: &dyn Entropy) -> anyhow::Result<()> {
+async fn replace_kek(
+    config: &Config,
+    store: &Store,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+) -> anyhow::Result<PathBuf> {
     // What an earlier run left when it was killed behind its transaction is finished by this.
     Keys::load(config, store, clock, entropy).await?;
     let next = draw_next(&config.config_dir, entropy)?;
@@ -115,22 +124,43 @@ pub async fn reseal(
     store.write(put).await.context("cannot seal the data key anew")
 }
 
-/// The last step: the new key in the place of the old one. The Manager's next start does it when nobody else did.
+/// The last step: the new key in the place of the old one, which is kept beside it. The Manager's next start does it when
+/// nobody else did. Answers where the old one is.
 ///
 /// # Errors
 /// When the directory cannot be written.
-pub fn replace(directory: &Path) -> anyhow::Result<()> {
+pub fn replace(directory: &Path) -> anyhow::Result<PathBuf> {
     let (next, path) = (directory.join(KEK_NEXT_FILE), directory.join(KEK_FILE));
-    match fs::rename(&next, &path) {
-        Ok(()) => whole_file::sync_directory(directory)
-            .with_context(|| format!("cannot sync {}: run this again", directory.display())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| {
-            format!(
-                "cannot rename {} to {}: make the directory writable and run this again",
-                next.display(),
-                path.display()
-            )
-        }),
+    let kept = keep(&next, &path)?;
+    fs::rename(&next, &path).with_context(|| {
+        format!(
+            "cannot rename {} to {}: make the directory writable and run this again",
+            next.display(),
+            path.display()
+        )
+    })?;
+    whole_file::sync_directory(directory)
+        .with_context(|| format!("cannot sync {}: run this again", directory.display()))?;
+    Ok(kept)
+}
+
+/// Copies the old key to a name with the time at which the next one was drawn, so that a run that follows a killed one
+/// finds the same name, and the copy that may be there already.
+fn keep(next: &Path, path: &Path) -> anyhow::Result<PathBuf> {
+    let unread = |path: &Path| format!("cannot read {}: run this again as the Manager's user", path.display());
+    let drawn = fs::metadata(next).and_then(|file| file.modified()).with_context(|| unread(next))?;
+    let kept = path.with_added_extension(humantime::format_rfc3339_millis(drawn).to_string().replace(':', ""));
+    let read = |path: &Path| fs::read_to_string(path).map(Zeroizing::new);
+    let old = read(path).with_context(|| unread(path))?;
+    match read(&kept) {
+        Ok(there) if *there == *old => Ok(kept),
+        Ok(_) => {
+            bail!("{} holds another key: move it to where the backups' keys are, and run this again", kept.display())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            whole_file::create(&kept, &old, 0o600)?;
+            Ok(kept)
+        }
+        Err(error) => Err(error).with_context(|| unread(&kept)),
     }
 }

@@ -82,6 +82,31 @@ async fn a_session_is_kept_for_what_follows_and_ended() {
 }
 
 #[tokio::test]
+async fn a_session_that_ended_says_how_to_come_back_to_the_key_it_hides() {
+    let fake = Fake::start().await;
+    let home = logged_in(&fake).await;
+    let file = home.config().join("password").display().to_string();
+    let again = home.run(&["login", "alice", "--password-file", &file]).await;
+    assert!(
+        again.err.contains("until `legation logout` commands run as alice and not with the API key in"),
+        "{again:?}"
+    );
+    fake.refuse("GET /api/v1/sessions?limit=500", Code::Unauthenticated);
+    let ran = home.run(&["session", "ls"]).await;
+    assert_eq!(ran.code, i32::from(exit_codes::NOT_ALLOWED), "{ran:?}");
+    let back = format!("API key in {} with `legation logout`", home.config().join("cli.toml").display());
+    assert!(
+        ran.err.contains("session that `legation login` kept here has ended") && ran.err.contains(&back),
+        "{ran:?}"
+    );
+    // A key that is given goes before the session, which then is not to blame.
+    let mut command = home.command(&["session", "ls"]);
+    command.env("LEGATION_API_KEY", "lak_given");
+    let ran = finish(command).await;
+    assert!(!ran.err.contains("has ended\n") && ran.err.contains("set LEGATION_API_KEY"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn a_session_goes_to_no_other_address_and_a_given_key_before_it() {
     let (fake, other) = (Fake::start().await, Fake::start().await);
     let home = logged_in(&fake).await;

@@ -1,6 +1,9 @@
 //! The Manager's own keys: public ones that everybody may have, and their rotation, killed at each step.
 
-use std::fs;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+};
 
 use legation_api::client::ClientError;
 use legation_manager::{keys::Keys, rotate, system::SystemEntropy};
@@ -124,6 +127,8 @@ async fn the_key_encryption_key_is_replaced_wherever_its_rotation_was_killed(eng
     assert_eq!((read(&path), read(&next)), (Some(drawn.clone()), None), "what was drawn first is in force");
     joins(&inside, &mut puppet).await;
 
+    assert_eq!(kept(&directory), [first.clone()], "backups need it");
+
     // The same state met by another run of the command instead of a start, and then nobody kills it.
     inside
         .restart_around(async |config| {
@@ -131,11 +136,20 @@ async fn the_key_encryption_key_is_replaced_wherever_its_rotation_was_killed(eng
             let next = rotate::draw_next(&config.config_dir, &SystemEntropy).expect("drawn");
             rotate::reseal(config, &store, &next, &*clock, &SystemEntropy).await.expect("sealed anew");
             store.close().await;
-            rotate::kek(config, &*clock, &SystemEntropy).await.expect("rotated once more");
+            // It was killed between the copy of the old key and the new one in its place: the copy is no obstacle.
+            let old = fs::read(config.config_dir.join("kek")).expect("a key");
+            rotate::replace(&config.config_dir).expect("kept and replaced");
+            fs::rename(config.config_dir.join("kek"), config.config_dir.join("kek.new")).expect("renamed");
+            fs::write(config.config_dir.join("kek"), old).expect("written");
+            fs::set_permissions(config.config_dir.join("kek"), Permissions::from_mode(0o600)).expect("private");
+            let last = rotate::kek(config, &*clock, &SystemEntropy).await.expect("rotated once more");
+            assert_eq!(fs::metadata(last).expect("kept").permissions().mode() & 0o777, 0o600);
         })
         .await;
     let last = read(&path).expect("a key");
     assert!(last != first && last != drawn && read(&next).is_none());
+    let all = kept(&directory);
+    assert!(all.len() >= 3 && all.contains(&first) && all.contains(&drawn) && !all.contains(&last), "each is kept");
     joins(&inside, &mut puppet).await;
     assert_eq!(
         inside.client.whoami().await.expect("the API key is as good as before").key_name.expect("a key").to_string(),
@@ -155,6 +169,13 @@ async fn the_key_encryption_key_is_replaced_wherever_its_rotation_was_killed(eng
             fs::write(&path, &last).expect("written");
         })
         .await;
+}
+
+/// What the old keys hold that were kept.
+fn kept(directory: &std::path::Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry"));
+    let dated = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("kek.2"));
+    dated.map(|entry| fs::read_to_string(entry.path()).expect("a key")).collect()
 }
 
 async fn keys_are_not_rotated_beside_a_running_manager(engine: Engine) {
