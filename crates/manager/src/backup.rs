@@ -15,6 +15,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use legation_model::{Clock, Millis};
 use legation_store::{Header, Reader, backup};
+use rustix::{fs::OFlags, process::geteuid};
 use serde::Serialize;
 
 use crate::{config::Config, start::database_url, whole_file::sync_directory};
@@ -111,9 +112,17 @@ pub async fn save(config: &Config, path: &Path, now: Millis) -> anyhow::Result<C
 
 /// The file that nobody else writes; what a killed run left in it is gone.
 fn alone(half: &Path) -> anyhow::Result<File> {
-    let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(half);
+    // No link is followed: it may lead into a file of somebody else.
+    let open = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+        options.open(half)
+    };
     let mut file = open()?;
     file.try_lock().context("another backup is being written into it")?;
+    if file.metadata()?.uid() != geteuid().as_raw() {
+        bail!("{} is another user's, who could read the backup: remove it", half.display());
+    }
     if file.metadata()?.nlink() != 1 {
         // A run that was killed at its very end: under another name this is a backup.
         fs::remove_file(half)?;
@@ -184,4 +193,30 @@ pub(crate) fn print(output: Output, value: &impl Serialize, text: &str) -> anyho
         Output::Json => println!("{}", serde_json::to_string_pretty(value)?),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn nobody_else_has_the_file_beforehand() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (half, other) = (directory.path().join("half"), directory.path().join("other"));
+        fs::write(&other, "theirs").expect("written");
+        symlink(&other, &half).expect("a link");
+        assert!(alone(&half).is_err(), "a link");
+        assert_eq!(fs::read_to_string(&other).expect("a file"), "theirs");
+        fs::remove_file(&half).expect("removed");
+        fs::write(&half, "of a killed run").expect("written");
+        assert_eq!(alone(&half).expect("our own").metadata().expect("metadata").len(), 0);
+        // Only root can give a file away.
+        if geteuid().is_root() {
+            chown(&half, Some(65_534), None).expect("given away");
+            let refused = alone(&half).err().expect("another user's");
+            assert!(refused.to_string().contains("another user's"), "{refused}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use legation_api::accounts::LEASE_MAX;
 use legation_model::{Clock, Entropy, Millis};
-use legation_store::{StoreError, Tx, job, keys, restore, tokens};
+use legation_store::{StoreError, Tx, audit, job, keys, restore, tokens};
 use serde::Serialize;
 use serde_json::json;
 
@@ -91,23 +91,22 @@ pub async fn restore(
     decided(wanted, &contents, now)?;
     let mut taken_away = TakenAway::default();
     wanted.revoked.iter().try_for_each(|path| taken_away.read(path))?;
-    let known_until = taken_away.known_until;
     prepare(&config.config_dir)?;
     if !contents.database.is_empty() {
         load_kek(&config.config_dir).context("put the key-encryption key of the backup in its place first")?;
     }
     let (file, _) = backup::open(&wanted.file)?;
     let backup = file.map(|from| Told { from, total: contents.bytes, read: 0 });
-    let (settings, all, head) = (config.clone(), wanted.revoke_all_tokens, contents.clone());
+    let (settings, decision, head) = (config.clone(), wanted.clone(), contents.clone());
     let finish = job(move |tx| {
         Box::pin(async move {
             let rows = keys::all(tx).await?;
             check_kek(&settings, &rows).map_err(|error| StoreError::Refused(format!("{error:#}")))?;
-            finish(tx, &head, &taken_away, all, now, &*entropy).await
+            finish(tx, &head, &taken_away, &decision, now, &*entropy).await
         })
     });
     let restored = restore::restore(&database_url(config)?, backup, LONGEST_LEASE, finish).await;
-    let (taken_away, accepted_tokens) = restored.context("nothing is restored")?;
+    let (known_until, taken_away, accepted_tokens) = restored.context("nothing is restored")?;
     Ok(Restored { backup: contents, restored_at: now, known_until, taken_away, accepted_tokens })
 }
 
@@ -116,21 +115,27 @@ async fn finish(
     tx: &mut Tx,
     contents: &Contents,
     taken_away: &TakenAway,
-    all: bool,
+    wanted: &Restore,
     now: Millis,
     entropy: &dyn Entropy,
-) -> Result<(Applied, u64), StoreError> {
+) -> Result<(Option<Millis>, Applied, u64), StoreError> {
+    let known_until = taken_away.known_until(audit::last(tx).await?);
+    if known_until.is_none() && !wanted.revoke_all_tokens && !wanted.accept_resurrected_tokens {
+        return Err(StoreError::refused(
+            "no file of `--revoked` is an audit export that goes on from the last record of this backup, so nobody knows what              was taken away after it. Name a whole export of the same Manager that was made later; or, to take away only what              these files tell, add `--accept-resurrected-tokens`, or `--revoke-all-tokens`",
+        ));
+    }
     let change = Change::new("database.restore", &contents.database, None)
         .after(json!({"taken_at": contents.taken_at, "epoch": contents.epoch, "schema": contents.schema}))
         .detail(format!("what happened between {} and {} is not in it", spelled(contents.taken_at), spelled(now)));
     append(tx, &Actor::host(), now, change).await?;
     let mut applied = taken_away.apply(tx, now, entropy).await?;
-    if all {
+    if wanted.revoke_all_tokens {
         applied.tokens += revoke_all(tx, now, entropy).await?;
     }
     let states = tokens::states(tx).await?;
     let accepted = states.iter().filter(|(_, status, _)| status.is_live()).count() as u64;
-    Ok((applied, accepted))
+    Ok((known_until, applied, accepted))
 }
 
 fn decided(wanted: &Restore, contents: &Contents, now: Millis) -> anyhow::Result<()> {

@@ -25,7 +25,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// A refusal in words.
-    pub(crate) fn refused(why: impl Into<String>) -> Self {
+    pub fn refused(why: impl Into<String>) -> Self {
         Self::Refused(why.into())
     }
 }
