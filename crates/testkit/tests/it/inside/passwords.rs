@@ -77,7 +77,7 @@ async fn whatever_is_wrong_with_a_login_the_answer_is_the_same(engine: Engine) {
     for (name, password) in [("nobody", PASSWORD), ("bob", PASSWORD), ("carol", PASSWORD), ("robot", PASSWORD)] {
         assert_eq!(problem(log_in(&inside, name, password).await), told, "{name}");
     }
-    assert_eq!(problem(log_in(&inside, "alice", &"x".repeat(100_000)).await), told);
+    assert_eq!(problem(log_in(&inside, "alice", &"x".repeat(10_000)).await), told);
     log_in(&inside, "ALICE", PASSWORD).await.expect("a name in capital letters is the same name");
     // What was tried is recorded: whom it concerned where there is one, and no name that nobody has.
     let query = AuditQuery { action: Some("login.refuse".to_owned()), ..AuditQuery::default() };
