@@ -279,7 +279,8 @@ impl Manager {
         match found.unwrap_or_else(|_| Err(StoreError::Unavailable("it does not answer".to_owned()))) {
             Ok(Some(standing)) => {
                 let standing = Arc::new(standing);
-                self.vouched.remember(&standing, epoch);
+                let now = self.clock.wall();
+                self.vouched.remember(&standing, epoch, |credential| self.is_current(credential, now));
                 Ok(Some(standing))
             }
             Ok(None) => {

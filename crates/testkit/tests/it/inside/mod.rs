@@ -26,6 +26,7 @@ mod sources;
 mod store;
 mod tasks;
 mod uses;
+mod vouched;
 mod warnings;
 mod wraps;
 
