@@ -1,6 +1,6 @@
 //! Passwords: hashed slowly and a few at a time, sealed, and of no use to any session but the one that changes them.
 
-use std::time::Duration;
+use std::{hint::black_box, time::Duration};
 
 use argon2::{
     Algorithm, Argon2, Params, PasswordVerifier as _, Version,
@@ -13,6 +13,7 @@ use legation_store::{
     principals::{self, Principal},
     standing::{CredentialId, Standing},
 };
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -62,7 +63,9 @@ impl Shown {
     }
 }
 
-fn argon2() -> Argon2<'static> {
+/// What makes one hash, which is counted.
+fn argon2(made: &Counter) -> Argon2<'static> {
+    made.inc();
     let params = Params::new(MEMORY, PASSES, LANES, None).expect("parameters within the bounds of argon2");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
@@ -177,10 +180,16 @@ impl Manager {
             Some(sealed) => Some(self.keys.sealer.open(&place(owner), sealed).map_err(unreadable)?),
             None => None,
         };
+        let made = self.metrics.passwords_hashed.clone();
         self.slowly(move || match spelled {
-            Some(spelled) => matches(&String::from_utf8_lossy(&spelled), &password),
-            // As much work as for somebody who is there.
-            None => spell(&password, &[0; SALT_BYTES]).is_none(),
+            Some(spelled) if password.expose().len() <= PASSWORD_BYTES_MAX => {
+                matches(&String::from_utf8_lossy(&spelled), &password, &made)
+            }
+            // As much work as for somebody who is there, and for one that is longer than any password.
+            _ => {
+                black_box(spell(&password, &[0; SALT_BYTES], &made));
+                false
+            }
         })
         .await
     }
@@ -188,7 +197,8 @@ impl Manager {
     async fn sealed_hash(&self, owner: PrincipalId, password: SecretText) -> Result<Vec<u8>, Refusal> {
         let mut salt = [0; SALT_BYTES];
         self.entropy.fill(&mut salt);
-        let spelled = self.slowly(move || spell(&password, &salt)).await?;
+        let made = self.metrics.passwords_hashed.clone();
+        let spelled = self.slowly(move || spell(&password, &salt, &made)).await?;
         let spelled = spelled.ok_or_else(|| Refusal::new(Code::Internal, "the password cannot be hashed"))?;
         Ok(self.keys.sealer.seal(&place(owner), spelled.as_bytes(), &*self.entropy))
     }
@@ -198,7 +208,6 @@ impl Manager {
         let busy = || Refusal::new(Code::Overloaded, "too many passwords are being checked at this moment");
         let turn = tokio::time::timeout(TURN_WAIT, self.turns.0.acquire()).await.map_err(|_| busy())?;
         let _turn = turn.map_err(|_| busy())?;
-        self.metrics.passwords_hashed.inc();
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|_| Refusal::new(Code::Internal, "the Manager failed on a password"))
     }
@@ -270,17 +279,15 @@ impl May {
 }
 
 /// A hash as argon2 spells it, with its salt and parameters.
-fn spell(password: &SecretText, salt: &[u8; SALT_BYTES]) -> Option<Zeroizing<String>> {
+fn spell(password: &SecretText, salt: &[u8; SALT_BYTES], made: &Counter) -> Option<Zeroizing<String>> {
     let salt = SaltString::encode_b64(salt).ok()?;
-    let hash = argon2().hash_password(password.expose().as_bytes(), &salt).ok()?;
+    let hash = argon2(made).hash_password(password.expose().as_bytes(), &salt).ok()?;
     Some(Zeroizing::new(hash.to_string()))
 }
 
-fn matches(spelled: &str, password: &SecretText) -> bool {
-    // What is longer than any password is not worth its hashing.
+fn matches(spelled: &str, password: &SecretText, made: &Counter) -> bool {
     let password = password.expose().as_bytes();
-    let hash = PasswordHash::new(spelled).ok().filter(|_| password.len() <= PASSWORD_BYTES_MAX);
-    hash.is_some_and(|hash| argon2().verify_password(password, &hash).is_ok())
+    PasswordHash::new(spelled).is_ok_and(|hash| argon2(made).verify_password(password, &hash).is_ok())
 }
 
 fn only_users(principal: &Principal) -> Result<(), Refusal> {
@@ -315,12 +322,12 @@ mod tests {
     #[test]
     fn a_hash_is_of_its_password_alone_and_has_the_parameters_that_are_asked_for() {
         let password = |text: &str| SecretText::new(text.to_owned());
-        let spelled = spell(&password("correct horse"), &[7; SALT_BYTES]).expect("a hash");
+        let made = Counter::default();
+        let matches = |spelled: &str, tried: &str| matches(spelled, &password(tried), &made);
+        let spelled = spell(&password("correct horse"), &[7; SALT_BYTES], &made).expect("a hash");
         assert!(spelled.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", *spelled);
-        assert!(matches(&spelled, &password("correct horse")) && !matches(&spelled, &password("correct horses")));
-        assert!(!matches("not a hash", &password("correct horse")));
-        let long = "x".repeat(PASSWORD_BYTES_MAX + 1);
-        let spelled = spell(&password(&long), &[7; SALT_BYTES]).expect("a hash");
-        assert!(!matches(&spelled, &password(&long)), "longer than any password");
+        assert!(matches(&spelled, "correct horse") && !matches(&spelled, "correct horses"));
+        assert!(!matches("not a hash", "correct horse"));
+        assert_eq!(made.get(), 3, "each is counted");
     }
 }
