@@ -33,17 +33,22 @@ const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 /// Bytes of the longest password: each of its characters has four at most.
 const PASSWORD_BYTES_MAX: usize = 4 * PASSWORD_MAX;
-/// Hashes that are made at the same time: 38 MiB, and no more than two processors.
+/// Hashes that are made at the same time for whoever logs in: 38 MiB, and no more than two processors.
 const HASHES_MAX: usize = 2;
+/// Hashes that are made beside those for whoever has a session or key, so that no storm of logins keeps them waiting.
+const HASHES_KNOWN_MAX: usize = 1;
 /// How long a password waits for its turn; beyond that there is a storm, and a person would have gone.
 const TURN_WAIT: Duration = Duration::from_secs(5);
 
 /// Those whose turn it is.
-pub(crate) struct Turns(Semaphore);
+pub(crate) struct Turns {
+    strangers: Semaphore,
+    known: Semaphore,
+}
 
 impl Default for Turns {
     fn default() -> Self {
-        Self(Semaphore::new(HASHES_MAX))
+        Self { strangers: Semaphore::new(HASHES_MAX), known: Semaphore::new(HASHES_KNOWN_MAX) }
     }
 }
 
@@ -107,7 +112,7 @@ impl Manager {
         self.replace_password(caller, May::Owner(shown), sealed).await
     }
 
-    /// Checks the caller's own password, as often as a login may be tried.
+    /// Checks the caller's own password, as often as a login may be tried, however often others try to log in.
     ///
     /// # Errors
     /// `no_password`, `too_many_attempts`, `login_refused`.
@@ -119,8 +124,8 @@ impl Manager {
         let (principal, sealed_hash) = self.store.read(find).await?;
         let principal = principal.ok_or_else(missing)?;
         let sealed_hash = sealed_hash.ok_or_else(|| none_of(&principal))?;
-        self.attempts.admit(caller.address, &principal.name)?;
-        if self.is_password(id, Some(&sealed_hash), password).await? {
+        self.attempts.admit_again(caller.credential())?;
+        if self.is_password(&self.turns.known, id, Some(&sealed_hash), password).await? {
             return Ok(Shown { principal, sealed_hash });
         }
         let refusal = Change::new("login.refuse", id, principal.scope.clone()).detail(principal.name.to_string());
@@ -150,7 +155,7 @@ impl Manager {
         let found = self.store.read(find).await?;
         let (user, sealed_hash) = found.map_or((None, None), |(user, sealed_hash)| (Some(user), sealed_hash));
         let id = user.as_ref().map_or(PrincipalId([0; 16]), |user| user.id);
-        let right = self.is_password(id, sealed_hash.as_deref(), password).await?;
+        let right = self.is_password(&self.turns.strangers, id, sealed_hash.as_deref(), password).await?;
         match (user, sealed_hash) {
             (Some(principal), Some(sealed_hash)) if right && principal.disabled_at.is_none() => {
                 Ok(Shown { principal, sealed_hash })
@@ -172,6 +177,7 @@ impl Manager {
 
     async fn is_password(
         &self,
+        turns: &Semaphore,
         owner: PrincipalId,
         sealed_hash: Option<&[u8]>,
         password: SecretText,
@@ -181,7 +187,7 @@ impl Manager {
             None => None,
         };
         let made = self.metrics.passwords_hashed.clone();
-        self.slowly(move || match spelled {
+        self.slowly(turns, move || match spelled {
             Some(spelled) if password.expose().len() <= PASSWORD_BYTES_MAX => {
                 matches(&String::from_utf8_lossy(&spelled), &password, &made)
             }
@@ -198,15 +204,19 @@ impl Manager {
         let mut salt = [0; SALT_BYTES];
         self.entropy.fill(&mut salt);
         let made = self.metrics.passwords_hashed.clone();
-        let spelled = self.slowly(move || spell(&password, &salt, &made)).await?;
+        let spelled = self.slowly(&self.turns.known, move || spell(&password, &salt, &made)).await?;
         let spelled = spelled.ok_or_else(|| Refusal::new(Code::Internal, "the password cannot be hashed"))?;
         Ok(self.keys.sealer.seal(&place(owner), spelled.as_bytes(), &*self.entropy))
     }
 
     /// Does what takes a processor a while and much memory, when it has its turn.
-    async fn slowly<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    async fn slowly<T: Send + 'static>(
+        &self,
+        turns: &Semaphore,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         let busy = || Refusal::new(Code::Overloaded, "too many passwords are being checked at this moment");
-        let turn = tokio::time::timeout(TURN_WAIT, self.turns.0.acquire()).await.map_err(|_| busy())?;
+        let turn = tokio::time::timeout(TURN_WAIT, turns.acquire()).await.map_err(|_| busy())?;
         let _turn = turn.map_err(|_| busy())?;
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|_| Refusal::new(Code::Internal, "the Manager failed on a password"))
