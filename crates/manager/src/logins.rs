@@ -62,7 +62,7 @@ impl Manager {
     /// `login_refused`, whatever is not right; `too_many_attempts`, `overloaded`, `store_unavailable`.
     pub async fn log_in(&self, request: LogIn, from: Visitor) -> Result<NewLogin, Refusal> {
         self.attempts.admit(from.address, &request.name)?;
-        let actor = Actor { request: from.request.clone(), address: from.address, ..Actor::system() };
+        let actor = Actor::nobody(from.address, from.request.clone());
         let shown = self.shown_password(request.name, request.password, &actor).await?;
         let (value, login) = self.new_login(&shown.principal, LoginMethod::Password, &from);
         let (begun, principal, now) = (login.clone(), shown.principal.clone(), self.clock.wall());
