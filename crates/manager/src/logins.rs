@@ -91,7 +91,8 @@ impl Manager {
 
     fn new_login(&self, owner: &Principal, method: LoginMethod, from: &Visitor) -> (SecretText, Login) {
         let value = LoginValue { id: LoginId::random(&*self.entropy), secret: Secret::random(&*self.entropy) };
-        let now = self.clock.wall();
+        // By the clock by which it ends.
+        let now = self.clock.latest();
         let login = Login {
             id: value.id,
             owner: owner.id,
@@ -100,7 +101,7 @@ impl Manager {
             address: from.address.map(|address| address.to_canonical().to_string()).unwrap_or_default(),
             agent: from.agent.chars().filter(|c| !c.is_control()).take(AGENT_MAX).collect(),
             created_at: now,
-            authenticated_at: now,
+            authenticated_at: self.clock.wall(),
             last_used_at: now,
             expires_at: now + self.config.console.lifetime,
         };
@@ -164,7 +165,7 @@ impl Manager {
         query: &SessionsQuery,
         page: Page,
     ) -> Result<Paged<OwnedLogin>, Refusal> {
-        let (within, now) = (caller.confine(None)?, self.clock.wall());
+        let (within, now) = (caller.confine(None)?, self.clock.latest());
         let used_after = now - self.config.console.idle;
         let filter = LoginFilter { owner: query.principal, own: caller.principal(), now, used_after };
         let list = job(move |conn: &mut Tx| Box::pin(async move { logins::list(conn, &within, &filter, &page).await }));
@@ -213,7 +214,7 @@ impl Manager {
 /// Stores a session and its record, and ends those that are too many; how many.
 async fn begin(tx: &mut Tx, owner: &Principal, login: &Login, from: &Visitor, now: Millis) -> Result<u64, StoreError> {
     logins::insert(tx, login).await?;
-    let ended = logins::delete_surplus(tx, owner.id, SESSIONS_MAX).await?;
+    let ended = logins::delete_surplus(tx, login, SESSIONS_MAX).await?;
     let name = named(owner.name.as_str(), owner.id, &Credential::Login(login.clone()));
     let actor = Actor { name, request: from.request.clone(), address: from.address };
     let begun = serde_json::json!({ "method": login.method, "agent": login.agent, "expires_at": login.expires_at });

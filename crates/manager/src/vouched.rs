@@ -63,12 +63,7 @@ impl Vouched {
     }
 
     /// Remembers what was read in this epoch; what was read before a change may be what the change took away.
-    pub(crate) fn remember(
-        &self,
-        standing: &Arc<Standing>,
-        read_in: u64,
-        is_current: impl Fn(&Credential) -> bool,
-    ) {
+    pub(crate) fn remember(&self, standing: &Arc<Standing>, read_in: u64, is_current: impl Fn(&Credential) -> bool) {
         let (mut known, id) = (lock(&self.known), standing.credential.id());
         if *self.epoch.borrow() != read_in {
             return;

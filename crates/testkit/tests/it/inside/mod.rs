@@ -22,6 +22,7 @@ mod reveal;
 mod revoke;
 mod schedule;
 mod scopes;
+mod session_times;
 mod sources;
 mod store;
 mod tasks;
