@@ -2,10 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use crate::{Manager, audit::Actor, clock::CLOCK_JUMP_MAX, error::Refusal};
 use futures_util::future::BoxFuture;
 use legation_api::Code;
 use legation_model::{
-    Millis, Scope, Secret, Within,
+    Scope, Secret, Within,
     access::{Decision, Held, Permission},
     api_key::ApiKey,
     audit::AuditRecord,
@@ -16,9 +17,6 @@ use legation_store::{
     StoreError, Tx, job,
     standing::{self, Credential, CredentialId, Standing},
 };
-use tokio::sync::watch;
-
-use crate::{Manager, audit::Actor, error::Refusal};
 
 /// How long the store may take to know a credential before what is remembered of it counts.
 const CREDENTIAL_WAIT: Duration = Duration::from_secs(1);
@@ -33,8 +31,9 @@ pub struct Caller {
     /// The network address from which it makes it, for the audit record.
     pub address: Option<IpAddr>,
     /// What the route needs; nothing is seen through a route that needs nothing.
-    needs: Option<Permission>,
-    epoch: u64,
+    pub(crate) needs: Option<Permission>,
+    /// Before which change of access it was looked up.
+    pub(crate) epoch: u64,
 }
 
 impl Caller {
@@ -252,22 +251,25 @@ impl Manager {
         let (id, secret) = read(presented)?;
         let epoch = self.vouched.epoch();
         let standing = self.known(id, epoch).await?.ok_or_else(unknown)?;
-        let now = self.clock.wall();
         let genuine = self.keys.sealer.hash_matches(secret.expose(), standing.credential.hash());
-        if !genuine || !self.is_current(&standing.credential, now) {
+        if !genuine || !self.is_current(&standing.credential) {
             return Err(unknown());
         }
-        self.vouched.note_use(&standing.credential, now);
+        self.vouched.note_use(&standing.credential, self.clock.latest());
         Ok(Caller { standing, request, address: None, needs: None, epoch })
     }
 
-    /// Whether a credential has not ended by itself: at its time, or, if it is a session, because nobody used it.
-    fn is_current(&self, credential: &Credential, now: Millis) -> bool {
+    /// Whether a credential has not ended by itself: at its time, or, if it is a session, because nobody used it. A clock
+    /// that is set back lengthens neither. A session that is younger than now was begun by a clock that was fast, and
+    /// nobody knows how long it has been there.
+    pub(crate) fn is_current(&self, credential: &Credential) -> bool {
+        let now = self.clock.latest();
         match credential {
             Credential::Key(key) => key.expires_at.is_none_or(|end| now < end),
             Credential::Login(login) => {
                 let used_at = self.vouched.last_use(credential).unwrap_or(login.created_at);
-                now < login.expires_at && now < used_at + self.config.console.idle
+                let begun = login.created_at <= now + CLOCK_JUMP_MAX;
+                begun && now < login.expires_at && now < used_at + self.config.console.idle
             }
         }
     }
@@ -279,7 +281,7 @@ impl Manager {
         match found.unwrap_or_else(|_| Err(StoreError::Unavailable("it does not answer".to_owned()))) {
             Ok(Some(standing)) => {
                 let standing = Arc::new(standing);
-                self.vouched.remember(&standing, epoch);
+                self.vouched.remember(&standing, epoch, |credential| self.is_current(credential));
                 Ok(Some(standing))
             }
             Ok(None) => {
@@ -306,64 +308,6 @@ fn unknown() -> Refusal {
     let detail = "the API key or console session is not known, has ended, belongs to somebody who is disabled, or is \
                   mistyped";
     Refusal::new(Code::Unauthenticated, detail)
-}
-
-/// A caller that goes on for long, such as a live stream: it ends with its access.
-pub struct Lasting {
-    manager: Arc<Manager>,
-    caller: Caller,
-    changes: watch::Receiver<u64>,
-}
-
-impl Lasting {
-    /// From now on.
-    pub fn new(manager: Arc<Manager>, caller: Caller) -> Self {
-        let changes = manager.vouched.changes();
-        Self { manager, caller, changes }
-    }
-
-    /// The caller, as it was last looked up.
-    pub fn caller(&self) -> &Caller {
-        &self.caller
-    }
-
-    /// Whether the caller may still see this scope. Doubt denies.
-    pub async fn sees(&mut self, scope: &Scope) -> bool {
-        self.stands().await && self.caller.sees(scope)
-    }
-
-    /// Whether the caller may still do somewhere what its route needs; after a change of access it is looked up anew.
-    /// Doubt denies.
-    pub async fn stands(&mut self) -> bool {
-        let epoch = *self.changes.borrow_and_update();
-        // That a session was used meanwhile may be in the store alone.
-        if (epoch != self.caller.epoch || !self.is_current()) && !self.look_again(epoch).await {
-            return false;
-        }
-        let caller = &self.caller;
-        self.is_current() && caller.needs.is_some_and(|needed| caller.standing.held.holds_somewhere(needed))
-    }
-
-    fn is_current(&self) -> bool {
-        self.manager.is_current(&self.caller.standing.credential, self.manager.clock.wall())
-    }
-
-    async fn look_again(&mut self, epoch: u64) -> bool {
-        let id = self.caller.credential();
-        let read = job(move |conn: &mut Tx| Box::pin(standing::standing(conn, id)));
-        let Ok(Some(standing)) = self.manager.store.read(read).await else { return false };
-        self.caller.standing = Arc::new(standing);
-        self.caller.epoch = epoch;
-        true
-    }
-
-    /// Waits for a change of anybody's access.
-    pub async fn changed(&mut self) {
-        if self.changes.changed().await.is_err() {
-            // The Manager is gone, and this with it.
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! How often somebody may try to log in: from one source, and with one name.
 //!
 //! Every attempt counts, since a good one costs as much as a bad one. Who tries one name from many places is slowed by
-//! the name, and who tries many names from one place by the place. Whoever holds a session is not slowed by either.
+//! the name, and who tries many names from one place by the place. Whoever
+//! holds a session or key and shows a password once more is slowed by neither, but by their own attempts alone, so that no
+//! stranger keeps them from it.
 
 use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -10,6 +12,7 @@ use governor::{
 };
 use legation_api::{Code, Problem};
 use legation_model::{Clock, Name};
+use legation_store::standing::CredentialId;
 
 use crate::{error::Refusal, handshakes::source};
 
@@ -20,7 +23,11 @@ const SOURCE_EVERY: Duration = Duration::from_secs(1);
 /// has 8,640 a day, of more passwords than that there are.
 const FREE_PER_NAME: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
 const NAME_EVERY: Duration = Duration::from_secs(10);
-/// Sources, and names, that are remembered one by one, two megabytes at most; those beyond share one place.
+/// Attempts to show a password once more that a session or key has free, and after what time it gets one back: as many as
+/// a name, since whoever has stolen a session guesses too.
+const FREE_PER_CREDENTIAL: NonZeroU32 = FREE_PER_NAME;
+const CREDENTIAL_EVERY: Duration = NAME_EVERY;
+/// Sources, names, and credentials, that are remembered one by one, three megabytes at most; those beyond share one place.
 const REMEMBERED_MAX: usize = 16_384;
 
 /// The boot clock, as what limits rates reads it.
@@ -41,6 +48,7 @@ type Limiter<K> = RateLimiter<K, HashMapStateStore<K>, Boot, NoOpMiddleware<Dura
 pub(crate) struct Attempts {
     by_source: Limiter<Option<IpAddr>>,
     by_name: Limiter<Option<String>>,
+    by_credential: Limiter<Option<CredentialId>>,
     clock: Boot,
 }
 
@@ -51,6 +59,7 @@ impl Attempts {
         Self {
             by_source: RateLimiter::hashmap_with_clock(quota(SOURCE_EVERY, FREE_PER_SOURCE), clock.clone()),
             by_name: RateLimiter::hashmap_with_clock(quota(NAME_EVERY, FREE_PER_NAME), clock.clone()),
+            by_credential: RateLimiter::hashmap_with_clock(quota(CREDENTIAL_EVERY, FREE_PER_CREDENTIAL), clock.clone()),
             clock,
         }
     }
@@ -72,6 +81,14 @@ impl Attempts {
         self.count(&self.by_source, from.map(source))
     }
 
+    /// Counts an attempt to show a password once more with this session or key, if there may be one now.
+    ///
+    /// # Errors
+    /// `too_many_attempts`, with the time to wait.
+    pub(crate) fn admit_again(&self, with: CredentialId) -> Result<(), Refusal> {
+        self.count(&self.by_credential, Some(with))
+    }
+
     fn count<K: Hash + Eq + Clone>(&self, limiter: &Limiter<Option<K>>, key: Option<K>) -> Result<(), Refusal> {
         if limiter.len() >= REMEMBERED_MAX {
             limiter.retain_recent();
@@ -79,7 +96,7 @@ impl Attempts {
         let key = key.filter(|_| limiter.len() < REMEMBERED_MAX);
         limiter.check_key(&key).map_err(|until| {
             let wait: Duration = until.wait_time_from(self.clock.now()).max(Duration::from_secs(1));
-            Problem::new(Code::TooManyAttempts, "too many attempts to log in came from here or with this name")
+            Problem::new(Code::TooManyAttempts, "too many attempts came from here, with this name or with this session")
                 .with_retry_after(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
                 .into()
         })

@@ -15,7 +15,7 @@ use legation_store::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Manager, access::Caller, error::Refusal};
+use crate::{Manager, access::Caller, error::Refusal, handshakes::source};
 
 /// Who does something, and where they come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +40,18 @@ impl Actor {
     }
 
     /// Somebody without a key, from this address.
-    pub fn nobody(address: IpAddr, request: String) -> Self {
-        Self { name: "nobody".to_owned(), request, address: Some(address) }
+    pub fn nobody(address: impl Into<Option<IpAddr>>, request: String) -> Self {
+        Self { name: "nobody".to_owned(), request, address: address.into() }
     }
 
     /// The Manager itself, for what came to it from this address.
     pub fn system_for(address: IpAddr) -> Self {
         Self { address: Some(address), ..Self::system() }
+    }
+
+    /// Where somebody comes from who has no key, and whose name therefore says nothing.
+    pub(crate) fn stranger_from(&self) -> Option<IpAddr> {
+        self.address.filter(|_| ["nobody", "system"].contains(&self.name.as_str())).map(source)
     }
 }
 

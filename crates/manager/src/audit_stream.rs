@@ -15,11 +15,7 @@ use legation_store::{
 };
 use tokio::sync::watch;
 
-use crate::{
-    Manager,
-    access::{Caller, Lasting},
-    error::Refusal,
-};
+use crate::{Manager, access::Caller, error::Refusal, lasting::Lasting};
 
 /// How often a live reader looks whether its caller may still read: 5 s.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

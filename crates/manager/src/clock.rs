@@ -36,6 +36,12 @@ impl JumpGuard {
         self.clock.wall().min(self.clock.boot() + self.offset)
     }
 
+    /// A wall time that is never too early, whichever way the clock may have jumped: what lets somebody in ends at its time
+    /// all the same when the clock is set back.
+    pub fn latest(&self) -> Millis {
+        self.clock.wall().max(self.clock.boot() + self.offset)
+    }
+
     /// Whether the wall clock moved by more than [`CLOCK_JUMP_MAX`] against the boot clock.
     pub fn jumped(&self) -> bool {
         (self.clock.wall() - self.clock.boot() - self.offset).abs() > CLOCK_JUMP_MAX

@@ -31,6 +31,7 @@ pub mod http;
 pub mod idempotency;
 mod joins;
 pub mod keys;
+mod lasting;
 mod limits;
 pub mod link;
 pub mod live;

@@ -62,7 +62,7 @@ impl Manager {
     /// `login_refused`, whatever is not right; `too_many_attempts`, `overloaded`, `store_unavailable`.
     pub async fn log_in(&self, request: LogIn, from: Visitor) -> Result<NewLogin, Refusal> {
         self.attempts.admit(from.address, &request.name)?;
-        let actor = Actor { request: from.request.clone(), address: from.address, ..Actor::system() };
+        let actor = Actor::nobody(from.address, from.request.clone());
         let shown = self.shown_password(request.name, request.password, &actor).await?;
         let principal = shown.principal.clone();
         let session = self.prepared(principal.id, LoginMethod::Password, self.clock.wall(), &from);
@@ -104,7 +104,8 @@ impl Manager {
     /// A session that nobody has yet.
     pub(crate) fn prepared(&self, owner: PrincipalId, method: LoginMethod, shown_at: Millis, from: &Visitor) -> Begun {
         let value = LoginValue { id: LoginId::random(&*self.entropy), secret: Secret::random(&*self.entropy) };
-        let now = self.clock.wall();
+        // By the clock by which it ends.
+        let now = self.clock.latest();
         let login = Login {
             id: value.id,
             owner,
@@ -177,7 +178,7 @@ impl Manager {
         query: &SessionsQuery,
         page: Page,
     ) -> Result<Paged<OwnedLogin>, Refusal> {
-        let (within, now) = (caller.confine(None)?, self.clock.wall());
+        let (within, now) = (caller.confine(None)?, self.clock.latest());
         let used_after = now - self.config.console.idle;
         let filter = LoginFilter { owner: query.principal, own: caller.principal(), now, used_after };
         let list = job(move |conn: &mut Tx| Box::pin(async move { logins::list(conn, &within, &filter, &page).await }));
@@ -267,7 +268,7 @@ impl Ground {
 pub(crate) async fn begin(tx: &mut Tx, owner: &Principal, begun: &Begun, from: &Visitor) -> Result<u64, StoreError> {
     let login = &begun.login;
     logins::insert(tx, login).await?;
-    let ended = logins::delete_surplus(tx, owner.id, SESSIONS_MAX).await?;
+    let ended = logins::delete_surplus(tx, login, SESSIONS_MAX).await?;
     let name = named(owner.name.as_str(), owner.id, &Credential::Login(login.clone()));
     let actor = Actor { name, request: from.request.clone(), address: from.address };
     let fields = serde_json::json!({ "method": login.method, "agent": login.agent, "expires_at": login.expires_at });

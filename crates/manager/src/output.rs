@@ -7,10 +7,7 @@ use legation_model::{ids::TaskId, task::Task};
 use legation_store::{StoreError, output, tasks};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::{
-    Manager,
-    access::{Caller, Lasting},
-};
+use crate::{Manager, access::Caller, lasting::Lasting};
 
 /// Bytes read from the store at once.
 const READ_MAX: u64 = 256 << 10;

@@ -1,6 +1,6 @@
 //! Passwords: hashed slowly and a few at a time, sealed, and of no use to any session but the one that changes them.
 
-use std::time::Duration;
+use std::{hint::black_box, time::Duration};
 
 use argon2::{
     Algorithm, Argon2, Params, PasswordVerifier as _, Version,
@@ -13,6 +13,7 @@ use legation_store::{
     principals::{self, Principal},
     standing::{CredentialId, Standing},
 };
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -32,17 +33,22 @@ const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 /// Bytes of the longest password: each of its characters has four at most.
 const PASSWORD_BYTES_MAX: usize = 4 * PASSWORD_MAX;
-/// Hashes that are made at the same time: 38 MiB, and no more than two processors.
+/// Hashes that are made at the same time for whoever logs in: 38 MiB, and no more than two processors.
 const HASHES_MAX: usize = 2;
+/// Hashes that are made beside those for whoever has a session or key, so that no storm of logins keeps them waiting.
+const HASHES_KNOWN_MAX: usize = 1;
 /// How long a password waits for its turn; beyond that there is a storm, and a person would have gone.
 const TURN_WAIT: Duration = Duration::from_secs(5);
 
 /// Those whose turn it is.
-pub(crate) struct Turns(Semaphore);
+pub(crate) struct Turns {
+    strangers: Semaphore,
+    known: Semaphore,
+}
 
 impl Default for Turns {
     fn default() -> Self {
-        Self(Semaphore::new(HASHES_MAX))
+        Self { strangers: Semaphore::new(HASHES_MAX), known: Semaphore::new(HASHES_KNOWN_MAX) }
     }
 }
 
@@ -62,7 +68,9 @@ impl Shown {
     }
 }
 
-fn argon2() -> Argon2<'static> {
+/// What makes one hash, which is counted.
+fn argon2(made: &Counter) -> Argon2<'static> {
+    made.inc();
     let params = Params::new(MEMORY, PASSES, LANES, None).expect("parameters within the bounds of argon2");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
@@ -104,7 +112,7 @@ impl Manager {
         self.replace_password(caller, May::Owner(shown), sealed).await
     }
 
-    /// Checks the caller's own password, as often as a login may be tried.
+    /// Checks the caller's own password, as often as a login may be tried, however often others try to log in.
     ///
     /// # Errors
     /// `no_password`, `too_many_attempts`, `login_refused`.
@@ -116,8 +124,8 @@ impl Manager {
         let (principal, sealed_hash) = self.store.read(find).await?;
         let principal = principal.ok_or_else(missing)?;
         let sealed_hash = sealed_hash.ok_or_else(|| none_of(&principal))?;
-        self.attempts.admit(caller.address, &principal.name)?;
-        if self.is_password(id, Some(&sealed_hash), password).await? {
+        self.attempts.admit_again(caller.credential())?;
+        if self.is_password(&self.turns.known, id, Some(&sealed_hash), password).await? {
             return Ok(Shown { principal, sealed_hash });
         }
         let refusal = Change::new("login.refuse", id, principal.scope.clone()).detail(principal.name.to_string());
@@ -147,7 +155,7 @@ impl Manager {
         let found = self.store.read(find).await?;
         let (user, sealed_hash) = found.map_or((None, None), |(user, sealed_hash)| (Some(user), sealed_hash));
         let id = user.as_ref().map_or(PrincipalId([0; 16]), |user| user.id);
-        let right = self.is_password(id, sealed_hash.as_deref(), password).await?;
+        let right = self.is_password(&self.turns.strangers, id, sealed_hash.as_deref(), password).await?;
         match (user, sealed_hash) {
             (Some(principal), Some(sealed_hash)) if right && principal.disabled_at.is_none() => {
                 Ok(Shown { principal, sealed_hash })
@@ -169,6 +177,7 @@ impl Manager {
 
     async fn is_password(
         &self,
+        turns: &Semaphore,
         owner: PrincipalId,
         sealed_hash: Option<&[u8]>,
         password: SecretText,
@@ -177,10 +186,16 @@ impl Manager {
             Some(sealed) => Some(self.keys.sealer.open(&place(owner), sealed).map_err(unreadable)?),
             None => None,
         };
-        self.slowly(move || match spelled {
-            Some(spelled) => matches(&String::from_utf8_lossy(&spelled), &password),
-            // As much work as for somebody who is there.
-            None => spell(&password, &[0; SALT_BYTES]).is_none(),
+        let made = self.metrics.passwords_hashed.clone();
+        self.slowly(turns, move || match spelled {
+            Some(spelled) if password.expose().len() <= PASSWORD_BYTES_MAX => {
+                matches(&String::from_utf8_lossy(&spelled), &password, &made)
+            }
+            // As much work as for somebody who is there, and for one that is longer than any password.
+            _ => {
+                black_box(spell(&password, &[0; SALT_BYTES], &made));
+                false
+            }
         })
         .await
     }
@@ -188,17 +203,21 @@ impl Manager {
     async fn sealed_hash(&self, owner: PrincipalId, password: SecretText) -> Result<Vec<u8>, Refusal> {
         let mut salt = [0; SALT_BYTES];
         self.entropy.fill(&mut salt);
-        let spelled = self.slowly(move || spell(&password, &salt)).await?;
+        let made = self.metrics.passwords_hashed.clone();
+        let spelled = self.slowly(&self.turns.known, move || spell(&password, &salt, &made)).await?;
         let spelled = spelled.ok_or_else(|| Refusal::new(Code::Internal, "the password cannot be hashed"))?;
         Ok(self.keys.sealer.seal(&place(owner), spelled.as_bytes(), &*self.entropy))
     }
 
     /// Does what takes a processor a while and much memory, when it has its turn.
-    async fn slowly<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    async fn slowly<T: Send + 'static>(
+        &self,
+        turns: &Semaphore,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         let busy = || Refusal::new(Code::Overloaded, "too many passwords are being checked at this moment");
-        let turn = tokio::time::timeout(TURN_WAIT, self.turns.0.acquire()).await.map_err(|_| busy())?;
+        let turn = tokio::time::timeout(TURN_WAIT, turns.acquire()).await.map_err(|_| busy())?;
         let _turn = turn.map_err(|_| busy())?;
-        self.metrics.passwords_hashed.inc();
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|_| Refusal::new(Code::Internal, "the Manager failed on a password"))
     }
@@ -274,17 +293,15 @@ impl May {
 }
 
 /// A hash as argon2 spells it, with its salt and parameters.
-fn spell(password: &SecretText, salt: &[u8; SALT_BYTES]) -> Option<Zeroizing<String>> {
+fn spell(password: &SecretText, salt: &[u8; SALT_BYTES], made: &Counter) -> Option<Zeroizing<String>> {
     let salt = SaltString::encode_b64(salt).ok()?;
-    let hash = argon2().hash_password(password.expose().as_bytes(), &salt).ok()?;
+    let hash = argon2(made).hash_password(password.expose().as_bytes(), &salt).ok()?;
     Some(Zeroizing::new(hash.to_string()))
 }
 
-fn matches(spelled: &str, password: &SecretText) -> bool {
-    // What is longer than any password is not worth its hashing.
+fn matches(spelled: &str, password: &SecretText, made: &Counter) -> bool {
     let password = password.expose().as_bytes();
-    let hash = PasswordHash::new(spelled).ok().filter(|_| password.len() <= PASSWORD_BYTES_MAX);
-    hash.is_some_and(|hash| argon2().verify_password(password, &hash).is_ok())
+    PasswordHash::new(spelled).is_ok_and(|hash| argon2(made).verify_password(password, &hash).is_ok())
 }
 
 fn only_users(principal: &Principal) -> Result<(), Refusal> {
@@ -319,12 +336,12 @@ mod tests {
     #[test]
     fn a_hash_is_of_its_password_alone_and_has_the_parameters_that_are_asked_for() {
         let password = |text: &str| SecretText::new(text.to_owned());
-        let spelled = spell(&password("correct horse"), &[7; SALT_BYTES]).expect("a hash");
+        let made = Counter::default();
+        let matches = |spelled: &str, tried: &str| matches(spelled, &password(tried), &made);
+        let spelled = spell(&password("correct horse"), &[7; SALT_BYTES], &made).expect("a hash");
         assert!(spelled.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", *spelled);
-        assert!(matches(&spelled, &password("correct horse")) && !matches(&spelled, &password("correct horses")));
-        assert!(!matches("not a hash", &password("correct horse")));
-        let long = "x".repeat(PASSWORD_BYTES_MAX + 1);
-        let spelled = spell(&password(&long), &[7; SALT_BYTES]).expect("a hash");
-        assert!(!matches(&spelled, &password(&long)), "longer than any password");
+        assert!(matches(&spelled, "correct horse") && !matches(&spelled, "correct horses"));
+        assert!(!matches("not a hash", "correct horse"));
+        assert_eq!(made.get(), 3, "each is counted");
     }
 }

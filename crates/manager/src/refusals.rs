@@ -1,7 +1,8 @@
 //! Refusals that matter, in the audit chain: who was told that they may not, and when it was too often to list.
 //!
 //! Whoever holds any key can be refused as often as they like, so only a few refusals of a minute are written one by
-//! one; the others are counted, and one record says how many of whom there were.
+//! one; the others are counted, and one record says how many of whom there were. Who has no key is told from others by
+//! where they come from.
 
 use std::{
     collections::BTreeMap,
@@ -26,8 +27,13 @@ const WINDOW: Millis = 60_000;
 const RECORDS_MAX: u32 = 30;
 /// Of those, what one actor may use up, so that nobody hides another behind a storm of their own.
 const RECORDS_MAX_EACH: u32 = 6;
+/// Beyond so many records in a window those without a key get none: they may come from any number of places, and must not
+/// hide who has a key.
+const RECORDS_MAX_STRANGERS: u32 = 18;
 /// Actors that are counted by name; the rest are counted together.
 const ACTORS_MAX: usize = 64;
+/// Beyond so many actors those without a key are counted together, for the same reason.
+const ACTORS_MAX_STRANGERS: usize = 32;
 
 /// The refusals of the present window.
 #[derive(Default)]
@@ -48,6 +54,16 @@ struct Counted {
     unrecorded: u64,
 }
 
+/// How full a window may be for somebody to be written down in it, and to be counted by name.
+#[derive(Clone, Copy)]
+struct Bounds {
+    records: u32,
+    actors: usize,
+}
+
+const OF_KNOWN: Bounds = Bounds { records: RECORDS_MAX, actors: ACTORS_MAX };
+const OF_STRANGERS: Bounds = Bounds { records: RECORDS_MAX_STRANGERS, actors: ACTORS_MAX_STRANGERS };
+
 /// Refusals that were only counted.
 #[derive(Debug, PartialEq, Eq)]
 struct Sum {
@@ -58,14 +74,14 @@ struct Sum {
 
 impl Window {
     /// Counts a refusal; whether it is to be written down by itself.
-    fn note(&mut self, actor: &str, now: Millis) -> bool {
+    fn note(&mut self, actor: &str, bounds: Bounds, now: Millis) -> bool {
         self.begun.get_or_insert(now);
-        if self.by_actor.len() >= ACTORS_MAX && !self.by_actor.contains_key(actor) {
+        if self.by_actor.len() >= bounds.actors && !self.by_actor.contains_key(actor) {
             self.others += 1;
             return false;
         }
         let counted = self.by_actor.entry(actor.to_owned()).or_default();
-        if self.recorded >= RECORDS_MAX || counted.recorded >= RECORDS_MAX_EACH {
+        if self.recorded >= bounds.records || counted.recorded >= RECORDS_MAX_EACH {
             counted.unrecorded += 1;
             return false;
         }
@@ -89,7 +105,11 @@ impl Manager {
     /// Records that something was refused, unless there are too many such records already; then it is counted. The
     /// answer does not wait for that.
     pub(crate) fn note_refusal(&self, actor: Actor, change: Change) {
-        if lock(&self.refusals.0).note(&actor.name, self.clock.boot()) {
+        let (share, bounds) = match actor.stranger_from() {
+            Some(from) => (format!("{} from {from}", actor.name), OF_STRANGERS),
+            None => (actor.name.clone(), OF_KNOWN),
+        };
+        if lock(&self.refusals.0).note(&share, bounds, self.clock.boot()) {
             self.connections.spawn(self.handle().record_refusals(vec![(actor, change.refused())]));
         }
     }
@@ -121,21 +141,30 @@ mod tests {
     #[test]
     fn a_storm_writes_little_and_hides_nobody() {
         let mut window = Window::default();
-        let written = (0..100_000).filter(|_| window.note("loud", 0)).count();
+        let written = (0..100_000).filter(|_| window.note("loud", OF_KNOWN, 0)).count();
         assert_eq!(written, RECORDS_MAX_EACH as usize);
-        assert!(window.note("quiet", 1), "another actor is still written down");
+        assert!(window.note("quiet", OF_KNOWN, 1), "another actor is still written down");
         assert_eq!(window.end(WINDOW - 1), None, "the window is not over");
         let sum = window.end(WINDOW).expect("something was only counted");
         assert_eq!(sum.by_actor, BTreeMap::from([("loud".to_owned(), 100_000 - u64::from(RECORDS_MAX_EACH))]));
         assert_eq!(sum.others, 0);
-        assert!(window.note("loud", WINDOW), "a new window");
+        assert!(window.note("loud", OF_KNOWN, WINDOW), "a new window");
         assert_eq!(window.end(2 * WINDOW), None, "nothing was only counted");
+    }
+
+    #[test]
+    fn strangers_from_everywhere_hide_nobody_who_has_a_key() {
+        let mut window = Window::default();
+        let written = (0..10_000).filter(|from| window.note(&format!("nobody from {from}"), OF_STRANGERS, 0)).count();
+        assert_eq!(written, RECORDS_MAX_STRANGERS as usize);
+        assert!(window.note("known", OF_KNOWN, 0), "a key is still written down");
+        assert!(window.by_actor.contains_key("known") && window.by_actor.len() < ACTORS_MAX);
     }
 
     #[test]
     fn many_actors_are_bounded_too() {
         let mut window = Window::default();
-        let written = (0..10_000).filter(|number| window.note(&format!("actor {number}"), 0)).count();
+        let written = (0..10_000).filter(|number| window.note(&format!("actor {number}"), OF_KNOWN, 0)).count();
         assert_eq!(written, RECORDS_MAX as usize);
         assert_eq!(window.by_actor.len(), ACTORS_MAX);
         let sum = window.end(WINDOW).expect("something was only counted");

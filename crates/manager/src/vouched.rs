@@ -23,11 +23,32 @@ const USED_STEP: Millis = 10_000;
 /// What takes access away is written by this process alone, which has it forgotten here before it answers.
 #[derive(Default)]
 pub(crate) struct Vouched {
-    known: Mutex<BTreeMap<CredentialId, Arc<Standing>>>,
+    known: Mutex<Known>,
     /// When each was used, until that is written down.
     used: Mutex<HashMap<CredentialId, Millis>>,
     /// Raised by each change of access.
     epoch: watch::Sender<u64>,
+}
+
+/// Each with the turn in which the store last vouched for it.
+#[derive(Default)]
+struct Known {
+    standings: BTreeMap<CredentialId, (u64, Arc<Standing>)>,
+    turn: u64,
+}
+
+impl Known {
+    /// Makes room for one more: those that have ended by themselves go, else the one that was looked up longest ago.
+    fn make_room(&mut self, is_current: impl Fn(&Credential) -> bool) {
+        if self.standings.len() < VOUCHED_MAX {
+            return;
+        }
+        self.standings.retain(|_, (_, standing)| is_current(&standing.credential));
+        let oldest = self.standings.iter().min_by_key(|(_, (turn, _))| *turn).map(|(id, _)| *id);
+        if let Some(oldest) = oldest.filter(|_| self.standings.len() >= VOUCHED_MAX) {
+            self.standings.remove(&oldest);
+        }
+    }
 }
 
 impl Vouched {
@@ -42,30 +63,33 @@ impl Vouched {
     }
 
     /// Remembers what was read in this epoch; what was read before a change may be what the change took away.
-    pub(crate) fn remember(&self, standing: &Arc<Standing>, read_in: u64) {
+    pub(crate) fn remember(&self, standing: &Arc<Standing>, read_in: u64, is_current: impl Fn(&Credential) -> bool) {
         let (mut known, id) = (lock(&self.known), standing.credential.id());
         if *self.epoch.borrow() != read_in {
             return;
         }
-        if known.len() < VOUCHED_MAX || known.contains_key(&id) {
-            known.insert(id, Arc::clone(standing));
+        if !known.standings.contains_key(&id) {
+            known.make_room(is_current);
         }
+        known.turn += 1;
+        let turn = known.turn;
+        known.standings.insert(id, (turn, Arc::clone(standing)));
     }
 
     /// Forgets those that a change of access concerns, and has everybody who goes on for long look again.
     pub(crate) fn forget(&self, concerned: impl Fn(&Standing) -> bool) {
         let mut known = lock(&self.known);
-        known.retain(|_, standing| !concerned(standing));
+        known.standings.retain(|_, (_, standing)| !concerned(standing));
         self.epoch.send_modify(|epoch| *epoch += 1);
     }
 
     /// Forgets one that is not there any more.
     pub(crate) fn drop(&self, id: CredentialId) {
-        lock(&self.known).remove(&id);
+        lock(&self.known).standings.remove(&id);
     }
 
     pub(crate) fn get(&self, id: CredentialId) -> Option<Arc<Standing>> {
-        lock(&self.known).get(&id).cloned()
+        lock(&self.known).standings.get(&id).map(|(_, standing)| Arc::clone(standing))
     }
 
     /// Notes that one was used, unless the store knows of a use just now.
@@ -108,15 +132,39 @@ mod tests {
         let vouched = Vouched::default();
         let standing = caller(&[], Permission::TaskView).standing;
         let epoch = vouched.epoch();
-        vouched.remember(&standing, epoch);
+        let current = |_: &Credential| true;
+        vouched.remember(&standing, epoch, current);
         assert!(vouched.get(standing.credential.id()).is_some());
         vouched.forget(|other| other.credential.id() == standing.credential.id());
         assert!(vouched.get(standing.credential.id()).is_none());
-        vouched.remember(&standing, epoch);
+        vouched.remember(&standing, epoch, current);
         assert!(vouched.get(standing.credential.id()).is_none(), "a removed key came back");
-        vouched.remember(&standing, epoch + 1);
+        vouched.remember(&standing, epoch + 1, current);
         vouched.forget(|_| false);
         assert!(vouched.get(standing.credential.id()).is_some(), "somebody else's change");
+    }
+
+    #[test]
+    fn when_there_is_no_room_those_go_that_have_ended_and_else_the_one_of_longest_ago() {
+        let vouched = Vouched::default();
+        let numbered = |number: u16| {
+            let mut standing = Standing::clone(&caller(&[], Permission::TaskView).standing);
+            let Credential::Key(key) = &mut standing.credential else { panic!("a key") };
+            key.id.0[..2].copy_from_slice(&number.to_be_bytes());
+            Arc::new(standing)
+        };
+        let ended = numbered(7).credential.id();
+        let knows = |number: u16| vouched.get(numbered(number).credential.id()).is_some();
+        let full = VOUCHED_MAX as u16;
+        for number in (0..full).chain([0]) {
+            vouched.remember(&numbered(number), 0, |_| true);
+        }
+        assert!((0..full).all(knows));
+        vouched.remember(&numbered(full), 0, |credential| credential.id() != ended);
+        assert!(!knows(7) && knows(0) && knows(1) && knows(full), "the one that has ended goes");
+        vouched.remember(&numbered(full + 1), 0, |_| true);
+        assert!(!knows(1) && knows(0) && knows(2) && knows(full + 1), "the one that was looked up longest ago");
+        assert_eq!(lock(&vouched.known).standings.len(), VOUCHED_MAX);
     }
 
     #[test]

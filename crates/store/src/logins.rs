@@ -72,8 +72,8 @@ const COUNT: &str = "SELECT COUNT(*) AS logins FROM logins WHERE principal = $1"
 const SET_AUTHENTICATED: &str = "UPDATE logins SET authenticated_at = $2 WHERE id = $1";
 const DELETE: &str = "DELETE FROM logins WHERE id = $1";
 const DELETE_OTHERS: &str = "DELETE FROM logins WHERE principal = $1 AND id <> $2";
-const DELETE_SURPLUS: &str = "DELETE FROM logins WHERE principal = $1 AND id NOT IN \
-     (SELECT id FROM logins WHERE principal = $2 ORDER BY last_used_at DESC, id LIMIT $3)";
+const DELETE_SURPLUS: &str = "DELETE FROM logins WHERE principal = $1 AND id <> $4 AND id NOT IN \
+     (SELECT id FROM logins WHERE principal = $2 AND id <> $5 ORDER BY last_used_at DESC, id LIMIT $3)";
 const FORGET: &str = "DELETE FROM logins WHERE expires_at <= $1 OR last_used_at <= $2";
 
 /// Adds one.
@@ -160,12 +160,14 @@ pub async fn delete_others(conn: &mut Conn, owner: PrincipalId, kept: Option<Log
     conn.run(sqlx::query(DELETE_OTHERS).bind(owner.to_string()).bind(kept)).await
 }
 
-/// Leaves a principal the ones that were used last; how many it removed.
+/// Leaves a principal so many: the newest one, whatever the clock says of the others, and of those the ones that were used
+/// last. How many it removed.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn delete_surplus(conn: &mut Conn, owner: PrincipalId, left: u32) -> Result<u64, StoreError> {
-    let query = sqlx::query(DELETE_SURPLUS).bind(owner.to_string()).bind(owner.to_string()).bind(i64::from(left));
+pub async fn delete_surplus(conn: &mut Conn, newest: &Login, left: u32) -> Result<u64, StoreError> {
+    let (owner, id, others) = (newest.owner.to_string(), newest.id.to_string(), i64::from(left.saturating_sub(1)));
+    let query = sqlx::query(DELETE_SURPLUS).bind(owner.clone()).bind(owner).bind(others).bind(id.clone()).bind(id);
     conn.run(query).await
 }
 

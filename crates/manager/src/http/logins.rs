@@ -20,7 +20,7 @@ use legation_model::ids::LoginId;
 
 use super::{
     cookie,
-    request::{Body, Id, Nothing, Params, paged},
+    request::{Brief, Id, Nothing, Params, paged},
     respond::{Json, RequestId, ok},
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(super) async fn log_in(
     State(manager): State<Arc<Manager>>,
     from: Visitor,
     Params(Nothing {}): Params<Nothing>,
-    body: Body<LogIn>,
+    body: Brief<LogIn>,
 ) -> Result<Response, Refusal> {
     let wants_cookie = body.value.cookie;
     let begun = manager.log_in(body.value, from).await?;
@@ -92,7 +92,7 @@ pub(super) async fn reauthenticate(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
     Params(Nothing {}): Params<Nothing>,
-    body: Body<Reauthenticate>,
+    body: Brief<Reauthenticate>,
 ) -> Result<Json<ConsoleSession>, Refusal> {
     Ok(ok(shown(&manager.reauthenticate(&caller, body.value.password).await?, Some(&caller))))
 }

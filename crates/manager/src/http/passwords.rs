@@ -10,7 +10,7 @@ use legation_api::{
 use legation_model::ids::PrincipalId;
 
 use super::{
-    request::{Body, Id, Nothing, Params},
+    request::{Brief, Id, Nothing, Params},
     respond::{Json, ok},
 };
 use crate::{Manager, access::Caller, error::Refusal};
@@ -26,7 +26,7 @@ pub(super) async fn set(
     caller: Caller,
     Id(id): Id<PrincipalId>,
     Params(Nothing {}): Params<Nothing>,
-    body: Body<SetPassword>,
+    body: Brief<SetPassword>,
 ) -> Result<Json<PasswordSet>, Refusal> {
     let ended = manager.set_password(&caller, id, body.value.password).await?;
     Ok(answer(id, ended))
@@ -40,7 +40,7 @@ pub(super) async fn change(
     State(manager): State<Arc<Manager>>,
     caller: Caller,
     Params(Nothing {}): Params<Nothing>,
-    body: Body<ChangePassword>,
+    body: Brief<ChangePassword>,
 ) -> Result<Json<PasswordSet>, Refusal> {
     let ended = manager.change_password(&caller, body.value.old_password, body.value.password).await?;
     Ok(answer(caller.principal(), ended))

@@ -22,6 +22,9 @@ use crate::{Manager, access::Caller, error::Refusal, idempotency::Idempotency, s
 
 /// The largest body: a task with the largest script, input and secrets, all of it escaped.
 const BODY_MAX: usize = 4 << 20;
+/// The largest body of a request that is nothing but a name, a password or a code: sixteen times the longest password.
+/// Two of these are read before anybody knows who sends them.
+const BRIEF_MAX: usize = 16 << 10;
 /// How long a whole body may take: the largest one over a slow line.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the rest of a body that is too large is read and thrown away. A client that is still sending sees its
@@ -30,19 +33,22 @@ const REST_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest cursor: more than the longest that a list hands out.
 const CURSOR_MAX: usize = 256;
 
-/// A JSON body, with what a repeated request is recognised by.
-pub(super) struct Body<T> {
+/// A JSON body of so many bytes at most, with what a repeated request is recognised by.
+pub(super) struct Body<T, const MAX: usize = BODY_MAX> {
     pub(super) value: T,
     pub(super) once: Option<Idempotency>,
 }
 
-impl<T: DeserializeOwned> FromRequest<Arc<Manager>> for Body<T> {
+/// The body of a request that is refused before it takes much memory.
+pub(super) type Brief<T> = Body<T, BRIEF_MAX>;
+
+impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<Manager>> for Body<T, MAX> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, manager: &Arc<Manager>) -> Result<Self, Refusal> {
         let route = format!("{} {}", request.method(), request.uri().path());
         let key = request.headers().get("idempotency-key").cloned();
-        let bytes = read(request).await?;
+        let bytes = read(request, MAX).await?;
         let value = json::parse(object(&bytes)?)?;
         let once = match key {
             Some(key) => {
@@ -63,9 +69,9 @@ fn object(bytes: &[u8]) -> Result<&[u8], Refusal> {
     }
 }
 
-async fn read(request: Request) -> Result<Vec<u8>, Refusal> {
+async fn read(request: Request, max: usize) -> Result<Vec<u8>, Refusal> {
     let (parts, body) = request.into_parts();
-    let collecting = collect(&parts.headers, body.into_data_stream());
+    let collecting = collect(&parts.headers, body.into_data_stream(), max);
     let bytes = timeout(BODY_TIMEOUT, collecting).await.unwrap_or_else(|_| Err(cut_short()))?;
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
@@ -76,20 +82,20 @@ async fn read(request: Request) -> Result<Vec<u8>, Refusal> {
     Ok(bytes)
 }
 
-async fn collect(headers: &HeaderMap, mut body: BodyDataStream) -> Result<Vec<u8>, Refusal> {
+async fn collect(headers: &HeaderMap, mut body: BodyDataStream, max: usize) -> Result<Vec<u8>, Refusal> {
     let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let mut too_large = declared.is_some_and(|length| length > BODY_MAX as u64);
+    let mut too_large = declared.is_some_and(|length| length > max as u64);
     let mut bytes = Vec::new();
     while !too_large && let Some(piece) = body.next().await {
         bytes.extend_from_slice(&piece.map_err(|_| cut_short())?);
-        too_large = bytes.len() > BODY_MAX;
+        too_large = bytes.len() > max;
     }
     if !too_large {
         return Ok(bytes);
     }
     // Whether the rest came or not, the answer is the same.
     let _ = timeout(REST_TIMEOUT, async { while let Some(Ok(_)) = body.next().await {} }).await;
-    Err(Refusal::new(Code::BodyTooLarge, format!("the body has more than {BODY_MAX} bytes")))
+    Err(Refusal::new(Code::BodyTooLarge, format!("the body has more than {max} bytes")))
 }
 
 fn cut_short() -> Refusal {

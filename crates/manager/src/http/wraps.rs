@@ -10,7 +10,7 @@ use legation_api::{
 use legation_model::wrap::{WrapCode, WrapCodeError};
 
 use super::{
-    request::{Body, Nothing, Params, Visitor},
+    request::{Brief, Nothing, Params, Visitor},
     respond::{Json, ok},
 };
 use crate::{Manager, error::Refusal, wraps::Opened};
@@ -24,7 +24,7 @@ pub(super) async fn open(
     State(manager): State<Arc<Manager>>,
     visitor: Visitor,
     Params(Nothing {}): Params<Nothing>,
-    body: Body<OpenWrap>,
+    body: Brief<OpenWrap>,
 ) -> Result<Json<Unwrapped>, Refusal> {
     let code: WrapCode = body.value.code.expose().parse().map_err(|error: WrapCodeError| {
         Problem::invalid("code", &error.to_string(), "copy the code again from where it was shown")

@@ -79,7 +79,7 @@ pub(crate) async fn sessions(place: &Place) {
     write!(store, |tx| logins::set_authenticated(tx, id(1), NOW + 9).await).unwrap();
     assert_eq!(read!(store, |conn| logins::get(conn, id(1)).await).unwrap().unwrap().login.authenticated_at, NOW + 9);
     write!(store, |tx| standing::touch_used(tx, &[(CredentialId::Login(id(1)), NOW + 50)]).await).unwrap();
-    write!(store, |tx| logins::delete_surplus(tx, id(1), 1).await).unwrap();
+    write!(store, |tx| logins::delete_surplus(tx, &login(1, id(1)), 1).await).unwrap();
     assert_eq!(
         list(Within::Everywhere, all.clone()).await,
         [id(1), id(3), id(4)],

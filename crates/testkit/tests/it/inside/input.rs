@@ -31,6 +31,8 @@ super::on_both!(
 
 /// Longer than any name, and longer than any body.
 const TEN_MEGABYTES: usize = 10_000_000;
+/// Longer than any password or code may be in a body that has no other field.
+const SIXTEEN_KIB: usize = 16 << 10;
 
 /// A Manager, and a look at everything in its database that a request could change.
 struct Watched {
@@ -292,6 +294,14 @@ async fn bodies_beyond_their_bound(engine: Engine) {
     let pieces = (0..TEN_MEGABYTES / 100_000).map(|_| Ok::<_, std::io::Error>(vec![b' '; 100_000]));
     let stream = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
     watched.refused(watched.raw.post(routes::TOKENS, stream).await, Code::BodyTooLarge, "a stream").await;
+    // What somebody sends who has no key yet is small, and bounded before anybody asks who they are.
+    for (path, body) in [
+        (routes::LOGIN, json!({"name": "alice", "password": "a".repeat(SIXTEEN_KIB)})),
+        (routes::UNWRAP, json!({"code": "a".repeat(SIXTEEN_KIB)})),
+        (routes::REAUTHENTICATE, json!({"password": "a".repeat(SIXTEEN_KIB)})),
+    ] {
+        watched.posted(path, body.to_string(), Code::BodyTooLarge).await;
+    }
     watched.unharmed().await;
 }
 

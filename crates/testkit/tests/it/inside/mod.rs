@@ -23,10 +23,12 @@ mod reveal;
 mod revoke;
 mod schedule;
 mod scopes;
+mod session_times;
 mod sources;
 mod store;
 mod tasks;
 mod uses;
+mod vouched;
 mod warnings;
 mod wraps;
 

@@ -101,7 +101,8 @@ async fn a_value_is_seen_again_with_a_reason_that_is_recorded(engine: Engine) {
 
     // A key-encryption key that is replaced opens what was kept before.
     let clock = inside.clock.clone();
-    inside.restart_around(async |config| rotate::kek(config, &*clock, &SystemEntropy).await.expect("rotated")).await;
+    let rotate = async |config: &_| drop(rotate::kek(config, &*clock, &SystemEntropy).await.expect("rotated"));
+    inside.restart_around(rotate).await;
     assert_eq!(reveal(&inside, made).await.expect("shown").value, value);
 }
 
