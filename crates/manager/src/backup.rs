@@ -215,7 +215,7 @@ mod tests {
         // Only root can give a file away.
         if geteuid().is_root() {
             chown(&half, Some(65_534), None).expect("given away");
-            let refused = alone(&half).err().expect("another user's");
+            let refused = alone(&half).expect_err("another user's");
             assert!(refused.to_string().contains("another user's"), "{refused}");
         }
     }
