@@ -122,7 +122,9 @@ async fn finish(
     let known_until = taken_away.known_until(audit::last(tx).await?);
     if known_until.is_none() && !wanted.revoke_all_tokens && !wanted.accept_resurrected_tokens {
         return Err(StoreError::refused(
-            "no file of `--revoked` is an audit export that goes on from the last record of this backup, so nobody knows what              was taken away after it. Name a whole export of the same Manager that was made later; or, to take away only what              these files tell, add `--accept-resurrected-tokens`, or `--revoke-all-tokens`",
+            "no file of `--revoked` is an audit export that goes on from the last record of this backup, so nobody knows what \
+             was taken away after it. Name a whole export of the same Manager that was made later; or, to take away only what \
+             these files tell, add `--accept-resurrected-tokens`, or `--revoke-all-tokens`",
         ));
     }
     let change = Change::new("database.restore", &contents.database, None)
