@@ -1,9 +1,8 @@
 //! How often somebody may try to log in: from one source, and with one name.
 //!
 //! Every attempt counts, since a good one costs as much as a bad one. Who tries one name from many places is slowed by
-//! the name, and who tries many names from one place by the place. Whoever
-//! holds a session or key and shows a password once more is slowed by neither, but by their own attempts alone, so that no
-//! stranger keeps them from it.
+//! the name, and who tries many names from one place by the place. Whoever holds a session or key and shows a password once
+//! more is slowed by neither, but by their own attempts alone, so that no stranger keeps them from it.
 
 use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 

@@ -18,7 +18,7 @@ use legation_model::{
     ids::{AttemptId, GrantId, PrincipalId},
 };
 use legation_store::grants;
-use legation_testkit::{Engine, Inside, eventually};
+use legation_testkit::{Engine, Inside, eventually, world::Issued};
 use legation_wire::message::{FromDelegate, Stream, ToDelegate};
 
 use tokio::sync::oneshot;
@@ -299,22 +299,32 @@ async fn a_removed_key_is_not_remembered(engine: Engine) {
     let token = inside.token("t").await;
     let owner = principal(&inside, &[("admin", None)]).await;
     let (kept, removed) = (key_of(&inside, owner, None, None).await, key_of(&inside, owner, None, None).await);
-    let (by_kept, by_removed) = (client(&inside, &kept), client(&inside, &removed));
-    for client in [&by_kept, &by_removed] {
+    let end = async || drop(inside.client.revoke_api_key(removed.id).await.expect("removed"));
+    only_the_kept_one_is_remembered(&inside, &token, (client(&inside, &kept), client(&inside, &removed)), end).await;
+}
+
+/// Of two credentials that were used, one is ended and the store taken away: the other still cuts, and that one does not.
+pub(super) async fn only_the_kept_one_is_remembered(
+    inside: &Inside,
+    token: &Issued,
+    (by_kept, by_ended): (Client, Client),
+    end: impl AsyncFnOnce(),
+) {
+    for client in [&by_kept, &by_ended] {
         client.whoami().await.expect("used once");
     }
-    inside.client.revoke_api_key(removed.id).await.expect("removed");
-    take_away(&inside, true).await;
+    end().await;
+    take_away(inside, true).await;
     let revoke = Default::default();
     // SQLite goes on reading the file that it has open.
-    let refused = match engine {
+    let refused = match inside.engine {
         Engine::Sqlite => Code::Unauthenticated,
         Engine::Postgres => Code::StoreUnavailable,
     };
-    assert_eq!(code(by_removed.revoke_token(token.id, &revoke).await), refused);
-    assert!(!inside.manager.tokens.get(token.id).expect("live").is_ended(), "a removed key revoked a token");
+    assert_eq!(code(by_ended.revoke_token(token.id, &revoke).await), refused);
+    assert!(!inside.manager.tokens.get(token.id).expect("live").is_ended(), "an ended credential revoked a token");
     assert_eq!(code(by_kept.revoke_token(token.id, &revoke).await), Code::RevokedNotDurable);
-    take_away(&inside, false).await;
+    take_away(inside, false).await;
 }
 
 async fn what_somebody_made_stays_and_names_them(engine: Engine) {

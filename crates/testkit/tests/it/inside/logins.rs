@@ -25,10 +25,10 @@ use reqwest::{Method, RequestBuilder};
 use super::{
     access::{Things, succeeded},
     audit_reading::next_record,
-    grants::{AT_ONCE, grant, read_up_to, role, say},
+    grants::{AT_ONCE, grant, only_the_kept_one_is_remembered, read_up_to, role, say},
     passwords::{PASSWORD, log_in, secret, user},
     raw::{Raw, answer, key_of, login_of, principal},
-    store::{code, take_away},
+    store::code,
 };
 
 super::on_both!(
@@ -169,22 +169,8 @@ async fn an_ended_session_is_not_remembered(engine: Engine) {
     let token = inside.token("t").await;
     let owner = principal(&inside, &[("admin", None)]).await;
     let (kept, ended) = (login_of(&inside, owner).await, login_of(&inside, owner).await);
-    let (by_kept, by_ended) = (client(&inside, &kept), client(&inside, &ended));
-    for client in [&by_kept, &by_ended] {
-        client.whoami().await.expect("used once");
-    }
-    inside.client.end_session(ended.id).await.expect("ended");
-    take_away(&inside, true).await;
-    let revoke = Default::default();
-    // SQLite goes on reading the file that it has open.
-    let refused = match engine {
-        Engine::Sqlite => Code::Unauthenticated,
-        Engine::Postgres => Code::StoreUnavailable,
-    };
-    assert_eq!(code(by_ended.revoke_token(token.id, &revoke).await), refused);
-    assert!(!inside.manager.tokens.get(token.id).expect("live").is_ended(), "an ended session revoked a token");
-    assert_eq!(code(by_kept.revoke_token(token.id, &revoke).await), Code::RevokedNotDurable);
-    take_away(&inside, false).await;
+    let end = async || drop(inside.client.end_session(ended.id).await.expect("ended"));
+    only_the_kept_one_is_remembered(&inside, &token, (client(&inside, &kept), client(&inside, &ended)), end).await;
 }
 
 async fn sessions_are_listed_and_ended_by_those_who_may(engine: Engine) {
@@ -317,16 +303,22 @@ fn browsing(raw: &Raw, method: Method, path: &str, cookie: &str, headers: &[(&st
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
+/// Logs in as a browser does; what the answer sets, and nothing of it is where a script could read it.
+async fn cookie_of(raw: &Raw, name: &str) -> String {
+    let body = format!(r#"{{"name":"{name}","password":"{PASSWORD}","cookie":true}}"#);
+    let login = raw.bare(Method::POST, routes::LOGIN).header(JSON.0, JSON.1).body(body);
+    let response = login.send().await.expect("an answer");
+    let set = response.headers()["set-cookie"].to_str().expect("a cookie").to_owned();
+    let told: serde_json::Value = serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON");
+    assert!(told["value"].is_null(), "what no script may read is not in the answer");
+    set
+}
+
 async fn a_cookie_counts_only_from_pages_of_the_managers_own(engine: Engine) {
     let inside = Inside::start(engine).await;
     let raw = Raw::of(&inside);
     user(&inside, "alice", &[("operator", Some("default"))]).await;
-    let body = format!(r#"{{"name":"alice","password":"{PASSWORD}","cookie":true}}"#);
-    let response =
-        raw.bare(Method::POST, routes::LOGIN).header(JSON.0, JSON.1).body(body).send().await.expect("answer");
-    let set = response.headers()["set-cookie"].to_str().expect("a cookie").to_owned();
-    let told: serde_json::Value = serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON");
-    assert!(told["value"].is_null(), "what no script may read is not in the answer");
+    let set = cookie_of(&raw, "alice").await;
     let (cookie, attributes) = set.split_once("; ").expect("attributes");
     assert!(cookie.starts_with("legation=lcs_"), "{set}");
     assert_eq!(attributes, "Path=/; HttpOnly; SameSite=Strict; Max-Age=43200");
@@ -375,10 +367,7 @@ async fn over_https_the_cookie_is_of_this_host_alone(engine: Engine) {
     let inside = Inside::with(engine, settings).await;
     let raw = Raw::of(&inside);
     user(&inside, "alice", &[("operator", Some("default"))]).await;
-    let body = format!(r#"{{"name":"alice","password":"{PASSWORD}","cookie":true}}"#);
-    let response =
-        raw.bare(Method::POST, routes::LOGIN).header(JSON.0, JSON.1).body(body).send().await.expect("answer");
-    let set = response.headers()["set-cookie"].to_str().expect("a cookie").to_owned();
+    let set = cookie_of(&raw, "alice").await;
     assert!(set.starts_with("__Host-legation=lcs_") && set.ends_with("; Secure"), "{set}");
     let cookie = set.split(';').next().expect("a cookie");
     let post = async |origin: &str| {
